@@ -1,0 +1,48 @@
+/* Declarations of every variant of every kernel, for dispatch.c and the files that define them.
+ * Naming: kernels_OP_ISA lives in kernels/[ISA family/]FILE_ISA.c. A missing variant inherits the
+ * level below. */
+#ifndef SBIT_KERNELS_VARIANTS_H
+#define SBIT_KERNELS_VARIANTS_H
+
+#include "kernels/kernels.h"
+
+#define KERNELS_PREPARE(name) void name(const struct matrix *m, const float *x, void *prepared)
+#define KERNELS_PRODUCT(name)                                                                      \
+    void name(const struct matrix *m, const void *prepared, const float *x, int tokens,            \
+              int row_first, int row_count, float *y, size_t y_stride)
+#define KERNELS_RMS_NORM(name)                                                                     \
+    void name(float *y, const float *x, const float *weight, int n, float eps)
+#define KERNELS_ATTENTION(name)                                                                    \
+    void name(float *out, const float *q, const uint16_t *keys, const uint16_t *values, int n,     \
+              int head_dim, float scale, float *scores)
+#define KERNELS_SWIGLU(name) void name(float *gate, const float *up, int n)
+#define KERNELS_TO_F16(name) void name(uint16_t *h, const float *x, int n)
+
+/* What each level adds to the one below it. */
+#define KERNELS_LEVEL(isa)                                                                         \
+    KERNELS_PREPARE(kernels_prepare_block_##isa);                                                  \
+    KERNELS_PREPARE(kernels_prepare_code_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_f32_##isa);                                                    \
+    KERNELS_PRODUCT(kernels_product_f16_##isa);                                                    \
+    KERNELS_PRODUCT(kernels_product_bf16_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q8_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q4_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q1_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_code_##isa);                                                   \
+    KERNELS_RMS_NORM(kernels_rms_norm_##isa);                                                      \
+    KERNELS_ATTENTION(kernels_attention_##isa);                                                    \
+    KERNELS_SWIGLU(kernels_swiglu_##isa);                                                          \
+    KERNELS_TO_F16(kernels_to_f16_##isa)
+
+KERNELS_LEVEL(scalar);
+KERNELS_LEVEL(avx2);
+KERNELS_LEVEL(avx512);
+
+/* One variant is enough: copies, or work that compilers vectorise by themselves. */
+KERNELS_PREPARE(kernels_prepare_float);
+void kernels_matrix_row(const struct matrix *m, int r, float *out);
+void kernels_rope(float *x, int heads, int head_dim, int pairs, bool interleaved,
+                  const float *cosine, const float *sine);
+void kernels_add(float *y, const float *x, int n);
+
+#endif
