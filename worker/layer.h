@@ -1,0 +1,34 @@
+/* One transformer block of the Llama family (Vaswani et al. 2017; Touvron et al. 2023), for the
+ * rows of one micro-batch. Knows nothing of messages, other blocks or the head. */
+#ifndef SBIT_WORKER_LAYER_H
+#define SBIT_WORKER_LAYER_H
+
+#include "common/model.h"
+#include "worker/bind.h"
+#include "worker/kvcache.h"
+#include "worker/scratch.h"
+
+struct layer {
+    const struct model_config *config;
+    const struct block_weights *weights;
+    const struct kvcache *cache;
+    uint32_t cache_block; /* this block's place in the cache */
+};
+
+/* s->x[rows][hidden] goes through the block:
+ *   x += Wo Attention(RoPE(q), RoPE(K), V),  q, k, v = W RMSNorm(x) (+ bias) (RMS norm of each head)
+ *   x += Wdown (silu(Wgate n) * Wup n),      n = RMSNorm(x)
+ * Keys and values of all rows enter the cache first; each row then attends to its sequence's
+ * positions up to its own (the last sliding_window ones where the model says so). s->cosine and
+ * s->sine hold each row's angles. A row's result depends neither on the other rows nor on
+ * s->threads. One parallel region of s->threads threads (of one, when the work is tiny); allocates
+ * nothing. */
+void layer_forward(const struct layer *l, struct scratch *s);
+
+/* RMSNorm of n_rows rows x[n_rows][hidden] into s->normed and their products with p into y[0], by
+ * one parallel region; for the head. n_rows is at most s->batch. */
+void layer_norm_product(const struct model_config *c, const float *norm_weight,
+                        const struct product *p, const float *x, int n_rows, struct scratch *s,
+                        float *y);
+
+#endif

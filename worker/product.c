@@ -1,0 +1,77 @@
+/* Preparation of activations and sharing of rows among threads. Must never know what a matrix is
+ * for. */
+#include "worker/product.h"
+
+#include <omp.h>
+#include <stdint.h>
+
+void product_plan(struct product *p)
+{
+    for (int i = 0; i < p->count; i++) {
+        p->slot[i] = i;
+        for (int j = i - 1; j >= 0; j--)
+            if (act_same(&p->m[j], &p->m[i]))
+                p->slot[i] = j;
+    }
+}
+
+size_t product_cost(const struct product *p)
+{
+    size_t cost = 0;
+    for (int i = 0; i < p->count; i++)
+        cost += (size_t)p->m[i].rows * (size_t)p->m[i].cols;
+    return cost;
+}
+
+void product_room(const struct product *p, size_t bytes[PRODUCT_MAX])
+{
+    for (int i = 0; i < p->count; i++) {
+        size_t need = act_bytes(&p->m[i]);
+        if (need > bytes[p->slot[i]])
+            bytes[p->slot[i]] = need;
+    }
+}
+
+void product_prepare(const struct product *p, void *const prepared[PRODUCT_MAX], int row,
+                     const float *x)
+{
+    for (int i = 0; i < p->count; i++) {
+        const struct matrix *m = &p->m[i];
+        if (p->slot[i] == i)
+            kernels.prepare[m->type](m, x, (char *)prepared[i] + (size_t)row * act_bytes(m));
+    }
+}
+
+static int bands_of(const struct matrix *m)
+{
+    return (m->rows - 1) / MATRIX_BAND + 1;
+}
+
+/* One call for a whole run of bands: look-up tables of codes are built once a call. */
+static void multiply_bands(const struct matrix *m, const void *prepared, const float *x, int tokens,
+                           int from, int to, float *y)
+{
+    int first = from * MATRIX_BAND;
+    int last = to == bands_of(m) ? m->rows : to * MATRIX_BAND;
+    kernels.product[m->type](m, prepared, x, tokens, first, last - first, y, (size_t)m->rows);
+}
+
+void product_multiply(const struct product *p, void *const prepared[PRODUCT_MAX], const float *x,
+                      int tokens, float *const *y)
+{
+    int64_t total = 0;
+    for (int i = 0; i < p->count; i++)
+        total += bands_of(&p->m[i]);
+    /* This thread's part of the bands of all matrices in a row. */
+    int from = (int)(total * omp_get_thread_num() / omp_get_num_threads());
+    int to = (int)(total * (omp_get_thread_num() + 1) / omp_get_num_threads());
+    for (int i = 0; i < p->count; i++) {
+        const struct matrix *m = &p->m[i];
+        int bands = bands_of(m), last = to < bands ? to : bands;
+        if (from < last)
+            multiply_bands(m, prepared[p->slot[i]], x, tokens, from, last, y[i]);
+        from = from > bands ? from - bands : 0;
+        to = to > bands ? to - bands : 0;
+    }
+#pragma omp barrier
+}

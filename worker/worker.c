@@ -1,0 +1,88 @@
+/* Dispatch of messages to this rank's jobs: up to two slices (the model, and the reference of an
+ * evaluation) and one compression. Owns the jobs; must never know what they compute. */
+#include "worker/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/mem.h"
+#include "worker/affinity.h"
+#include "worker/compress.h"
+#include "worker/slice.h"
+
+#define JOBS 2
+
+struct worker {
+    struct loop *loop;
+    struct slice_job *slices[JOBS];
+    struct compress_job *compress;
+};
+
+static enum status handle_assign(struct worker *w, const struct msg_assign *a, struct error *e)
+{
+    FAIL_IF(a->job >= JOBS, e, ERR_PEER, "asked to run job %u: there are 0 and 1", a->job);
+    slice_free(w->slices[a->job]);
+    w->slices[a->job] = NULL;
+    affinity_widen((int)a->threads);
+    return slice_create(&w->slices[a->job], a, w->loop, e);
+}
+
+static enum status handle(void *self, struct message *m, struct error *e)
+{
+    struct worker *w = self;
+    if (m->kind == MSG_ASSIGN)
+        return handle_assign(w, &m->assign, e);
+    if (m->kind == MSG_COMPRESS) {
+        affinity_widen((int)m->compress.threads);
+        return compress_add(&w->compress, w->loop, &m->compress, e);
+    }
+    FAIL_IF(m->kind != MSG_TOKENS && m->kind != MSG_HIDDEN, e, ERR_PEER,
+            "a message of kind %d is not for a worker", (int)m->kind);
+    uint32_t job = m->kind == MSG_TOKENS ? m->tokens.job : m->hidden.job;
+    FAIL_IF(job >= JOBS || !w->slices[job], e, ERR_PEER,
+            "a micro-batch came for job %u, which was not assigned", job);
+    return slice_accept(w->slices[job], m, e);
+}
+
+static enum status step(void *self, bool *busy, struct error *e)
+{
+    struct worker *w = self;
+    for (int i = 0; i < JOBS; i++)
+        if (w->slices[i])
+            TRY(slice_step(w->slices[i], busy, e));
+    return w->compress ? compress_step(w->compress, busy, e) : OK;
+}
+
+static void doing(void *self, char out[128])
+{
+    const struct worker *w = self;
+    for (int i = 0; i < JOBS; i++)
+        if (w->slices[i] && slice_doing(w->slices[i], out))
+            return;
+    if (w->compress)
+        compress_doing(w->compress, out);
+    else
+        snprintf(out, 128, "waiting");
+}
+
+enum status worker_create(struct worker **out, struct loop *loop, struct error *e)
+{
+    struct worker *w;
+    TRY(mem_array(&w, 1, sizeof *w, "a worker", e));
+    w->loop = loop;
+    loop->worker = (struct endpoint){w, handle, step, doing};
+    *out = w;
+    return OK;
+}
+
+void worker_free(struct worker *w)
+{
+    if (!w)
+        return;
+    for (int i = 0; i < JOBS; i++)
+        slice_free(w->slices[i]);
+    if (w->compress)
+        compress_free(w->compress);
+    w->loop->worker = (struct endpoint){0};
+    free(w);
+}
