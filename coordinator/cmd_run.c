@@ -1,0 +1,305 @@
+/* sbit run: continues a text, once or line by line. */
+#include "coordinator/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/mem.h"
+#include "coordinator/generate.h"
+#include "coordinator/text_input.h"
+
+#define USUAL_CONTEXT 4096
+
+struct run_job {
+    struct cluster *cluster;
+    const struct options *options;
+    struct open_model model;
+    struct generator *generator;
+    uint64_t seed;
+    FILE *spoken; /* all that was generated, for --json: a memory stream over text */
+    char *text;
+    size_t text_size;
+    struct turn total; /* of all turns */
+};
+
+static enum status write_text(void *self, const char *text, size_t size, struct error *e)
+{
+    struct run_job *job = self;
+    bool good = fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0;
+    if (!good)
+        return error_set_errno(e, ERR_IO, "cannot write to standard output");
+    FAIL_IF(fwrite(text, 1, size, job->spoken) != size, e, ERR_MEMORY,
+            "out of memory: the generated text");
+    return OK;
+}
+
+/* Tokens of text behind what is there already; the first text begins with BOS where the model
+ * wants it. */
+static enum status encode(struct run_job *job, const struct text *text, uint32_t **ids, size_t *n,
+                          struct error *e)
+{
+    bool first = !job->generator || generator_tokens(job->generator) == 0;
+    TRY(tokenizer_encode(job->model.tokenizer, text->bytes, text->size, first, true, ids, n, e));
+    enum status status = open_model_check_ids(&job->model, *ids, *n, e);
+    if (status != OK)
+        free(*ids);
+    return status;
+}
+
+static uint64_t draw_seed(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    /* Short enough to be typed again. */
+    return ((uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 8 ^ (uint64_t)getpid() << 4) &
+           0xffffffff;
+}
+
+static struct generate_setup make_setup(struct run_job *job)
+{
+    const struct options *o = job->options;
+    return (struct generate_setup){
+        .model = &job->model,
+        .cluster = job->cluster,
+        .batch = o->batch,
+        .sampling = {.temp = o->temp,
+                     .top_k = o->top_k,
+                     .top_p = o->top_p,
+                     .min_p = o->min_p,
+                     .repeat_penalty = o->repeat_penalty,
+                     .seed = job->seed},
+        .stops = o->stop,
+        .n_stops = o->n_stop,
+        .ignore_eos = o->ignore_eos,
+        .text = write_text,
+        .self = job,
+    };
+}
+
+/* Loads the model on all ranks. */
+static enum status start(struct run_job *job, struct error *e)
+{
+    struct generate_setup setup = make_setup(job);
+    TRY(cluster_assign(job->cluster, 0, job->model.weights, job->model.context, 1,
+                       job->options->batch, e));
+    return generator_open(&job->generator, &setup, e);
+}
+
+static void add_turn(struct turn *total, const struct turn *turn)
+{
+    total->end = turn->end;
+    total->prompt_tokens += turn->prompt_tokens;
+    total->generated_tokens += turn->generated_tokens;
+    total->decoded_tokens += turn->decoded_tokens;
+    total->prompt_s += turn->prompt_s;
+    total->decode_s += turn->decode_s;
+}
+
+/* Ends the output's last line and says when it is not the model that ended the text. */
+static void end_line(const struct run_job *job, const struct turn *turn)
+{
+    putchar('\n');
+    fflush(stdout);
+    if (turn->end == TURN_CONTEXT)
+        fprintf(stderr, "sbit: the context of %u tokens is full; --ctx makes it larger\n",
+                job->model.context);
+}
+
+static enum status speak(struct run_job *job, const uint32_t *ids, size_t n, struct error *e)
+{
+    struct turn turn = {0};
+    TRY(generator_add(job->generator, ids, n, e));
+    TRY(generator_run(job->generator, job->options->n_predict, &turn, e));
+    end_line(job, &turn);
+    add_turn(&job->total, &turn);
+    return OK;
+}
+
+/* -f: an editor's newline at the end of a file is not meant. */
+static enum status read_prompt(struct run_job *job, struct text *text, struct error *e)
+{
+    const struct options *o = job->options;
+    if (o->prompt)
+        return text_copy(text, o->prompt, e);
+    TRY(text_read(text, o->prompt_file, job->cluster, e));
+    if (text->size > 0 && text->bytes[text->size - 1] == '\n')
+        text->bytes[--text->size] = '\0';
+    return OK;
+}
+
+static enum status check_prompt(const struct run_job *job, size_t n, struct error *e)
+{
+    FAIL_IF(n == 0, e, ERR_USAGE,
+            "the prompt is empty and %s has no token to begin a text with: give a prompt",
+            job->options->model);
+    FAIL_IF(n > job->model.context, e, ERR_LIMIT,
+            "the prompt has %zu tokens but the context holds %u: shorten it or raise --ctx", n,
+            job->model.context);
+    return OK;
+}
+
+static enum status run_prompt(struct run_job *job, const struct text *text, struct error *e)
+{
+    uint32_t *ids;
+    size_t n;
+    TRY(encode(job, text, &ids, &n, e));
+    enum status status = check_prompt(job, n, e);
+    if (status == OK)
+        status = start(job, e);
+    if (status == OK) {
+        fwrite(text->bytes, 1, text->size, stdout);
+        fflush(stdout);
+        status = speak(job, ids, n, e);
+        if (status != OK)
+            putchar('\n');
+    }
+    free(ids);
+    return status;
+}
+
+static enum status run_once(struct run_job *job, struct error *e)
+{
+    struct text text = {0};
+    TRY(read_prompt(job, &text, e));
+    enum status status = run_prompt(job, &text, e);
+    text_free(&text);
+    return status;
+}
+
+/* Ctrl-C during an answer ends the answer only; a signal to another rank ends the job. */
+static enum status halt_answer(struct run_job *job, struct error *e)
+{
+    struct turn turn;
+    if (!loop_interrupted())
+        return ERR_INTERRUPTED;
+    loop_clear_interrupt();
+    *e = (struct error){0};
+    TRY(generator_halt(job->generator, &turn, e));
+    end_line(job, &turn);
+    add_turn(&job->total, &turn);
+    return OK;
+}
+
+/* Every line ends the one before it: only the first begins the text. */
+static enum status join_line(const struct run_job *job, struct text *line, struct error *e)
+{
+    char *joined;
+    if (generator_tokens(job->generator) == 0)
+        return OK;
+    TRY(mem_array(&joined, line->size + 2, 1, "a line of input", e));
+    joined[0] = '\n';
+    memcpy(joined + 1, line->bytes, line->size);
+    free(line->bytes);
+    *line = (struct text){.bytes = joined, .size = line->size + 1};
+    return OK;
+}
+
+static enum status answer(struct run_job *job, struct text *line, struct error *e)
+{
+    uint32_t *ids;
+    size_t n;
+    TRY(join_line(job, line, e));
+    TRY(encode(job, line, &ids, &n, e));
+    enum status status = n > 0 ? speak(job, ids, n, e) : OK;
+    free(ids);
+    return status == ERR_INTERRUPTED ? halt_answer(job, e) : status;
+}
+
+static enum status run_lines(struct run_job *job, struct line_reader *reader, struct error *e)
+{
+    bool terminal = isatty(STDIN_FILENO);
+    struct text line;
+    for (;;) {
+        if (terminal)
+            fputs("> ", stderr);
+        TRY(line_read(reader, job->cluster, &line, e));
+        if (!line.bytes)
+            return OK;
+        enum status status = answer(job, &line, e);
+        text_free(&line);
+        TRY(status);
+    }
+}
+
+static enum status run_interactive(struct run_job *job, struct error *e)
+{
+    struct line_reader reader = {0};
+    TRY(start(job, e));
+    enum status status = run_lines(job, &reader, e);
+    line_reader_free(&reader);
+    return status;
+}
+
+static double rate(double count, double seconds)
+{
+    return seconds > 0 ? count / seconds : 0;
+}
+
+static void print_summary(const struct run_job *job)
+{
+    const struct cluster *c = job->cluster;
+    const struct turn *t = &job->total;
+    fprintf(stderr, "\nsbit: prompt %u tokens, %.1f tok/s; generated %u tokens, %.1f tok/s; ",
+            t->prompt_tokens, rate(t->prompt_tokens, t->prompt_s), t->generated_tokens,
+            rate(t->decoded_tokens, t->decode_s));
+    if (job->options->temp > 0)
+        fprintf(stderr, "seed %llu; ", (unsigned long long)job->seed);
+    fprintf(stderr, "%d rank%s, peak RSS", c->size, c->size == 1 ? "" : "s");
+    for (int r = 0; r < c->size; r++)
+        fprintf(stderr, "%s %.1f", r ? "," : "", (double)c->stats[r].peak_rss_bytes / (1 << 20));
+    fprintf(stderr, " MiB\n");
+    if (job->options->stats)
+        cluster_print_stats(c);
+}
+
+static enum status write_json(const struct run_job *job, struct error *e)
+{
+    const struct turn *t = &job->total;
+    json_t *ranks;
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx",
+             (unsigned long long)generator_logits_hash(job->generator));
+    TRY(cluster_ranks_json(job->cluster, &ranks, e));
+    json_t *root =
+        json_pack("{s:s, s:s%, s:s, s:I, s:I, s:f, s:f, s:o}", "model", job->options->model, "text",
+                  job->text, job->text_size, "logits_hash", hash, "prompt_tokens",
+                  (json_int_t)t->prompt_tokens, "generated_tokens", (json_int_t)t->generated_tokens,
+                  "prompt_tok_s", rate(t->prompt_tokens, t->prompt_s), "decode_tok_s",
+                  rate(t->decoded_tokens, t->decode_s), "ranks", ranks);
+    return report_write_json(root, job->options->json, e);
+}
+
+static enum status report(struct run_job *job, struct error *e)
+{
+    TRY(cluster_gather_stats(job->cluster, e));
+    print_summary(job);
+    FAIL_IF(fflush(job->spoken) != 0, e, ERR_MEMORY, "out of memory: the generated text");
+    return job->options->json ? write_json(job, e) : OK;
+}
+
+static enum status run(struct run_job *job, struct error *e)
+{
+    const struct options *o = job->options;
+    job->seed = o->has_seed ? o->seed : draw_seed();
+    job->spoken = open_memstream(&job->text, &job->text_size);
+    FAIL_IF(!job->spoken, e, ERR_MEMORY, "out of memory: the generated text");
+    TRY(report_check_path(o->json, e));
+    TRY(open_model(&job->model, o->model, o->context, USUAL_CONTEXT, e));
+    TRY(o->prompt || o->prompt_file ? run_once(job, e) : run_interactive(job, e));
+    return report(job, e);
+}
+
+enum status cmd_run(struct cluster *c, struct error *e)
+{
+    struct run_job job = {.cluster = c, .options = c->options};
+    enum status status = run(&job, e);
+    generator_close(job.generator);
+    open_model_close(&job.model);
+    if (job.spoken)
+        fclose(job.spoken);
+    free(job.text);
+    return status;
+}

@@ -1,0 +1,42 @@
+/* The tensors and keys of a compressed model's file (docs/format.md): between the plan and
+ * gguf_output, which knows files but not models. */
+#ifndef SBIT_COORDINATOR_COMPRESS_FILE_H
+#define SBIT_COORDINATOR_COMPRESS_FILE_H
+
+#include "common/error.h"
+#include "common/tokenizer.h"
+#include "common/weights.h"
+#include "coordinator/compress_plan.h"
+#include "coordinator/gguf_output.h"
+
+struct compress_result { /* of one unit */
+    bool done;
+    double error2, weight2, seconds;
+};
+
+struct compress_file {
+    struct gguf_output *out;
+    const struct weights *source;
+    const struct plan_settings *settings;
+    const struct plan_totals *totals;
+    const struct plan_unit *units; /* [n] */
+    uint32_t n;
+    uint32_t *first_tensor;    /* [n] number in out of a unit's first tensor */
+    uint32_t codebook[16 + 1]; /* by d: number in out plus 1; 0: not in use */
+    uint32_t rope;             /* the same for RoPE factors that the source has no tensor for */
+};
+
+/* Sets all keys (results still zero), adds all tensors, opens the files, and writes what needs
+ * no worker: codebooks and computed RoPE factors. All members but first_tensor, codebook and
+ * rope are set by the caller; first_tensor is allocated here and the caller's, free. */
+enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
+                                uint64_t shard_bytes, struct error *e);
+/* Writes a part that a worker sent for unit. Errors: ERR_PEER for a unit or suffix that is not
+ * expected. */
+enum status compress_file_part(struct compress_file *f, uint32_t unit, const char *suffix,
+                               uint64_t offset, const void *data, uint64_t size, struct error *e);
+/* Puts the results into the header and closes the files under their names. */
+enum status compress_file_finish(struct compress_file *f, const struct compress_result *results,
+                                 struct error *e);
+
+#endif

@@ -1,0 +1,34 @@
+/* What a compression achieved: as text on stdout and as JSON. */
+#ifndef SBIT_COORDINATOR_COMPRESS_REPORT_H
+#define SBIT_COORDINATOR_COMPRESS_REPORT_H
+
+#include <jansson.h>
+
+#include "common/error.h"
+#include "common/weights.h"
+#include "coordinator/cluster.h"
+#include "coordinator/compress_file.h"
+#include "coordinator/compress_plan.h"
+
+struct compress_report {
+    const struct weights *source;
+    const struct plan_settings *settings;
+    const struct plan_totals *totals;
+    const struct plan_unit *units;         /* [n] */
+    const struct compress_result *results; /* [n] */
+    uint32_t n;
+    const char *output;
+    uint64_t file_bytes;
+    uint32_t files;
+    double seconds;
+};
+
+/* The table for people; c holds the ranks' numbers (cluster_gather_stats). */
+void compress_report_print(const struct compress_report *r, const struct cluster *c);
+/* Keys: file_bytes, source_bytes, parameters, ratio_f32, ratio_source, bits_per_weight,
+ * matrix_bits_per_weight, seconds, method, bits_asked (code), over_budget, files, notes[],
+ * matrices[] {name, type, d, bits, error}, ranks[]. *out is a new reference. */
+enum status compress_report_json(const struct compress_report *r, const struct cluster *c,
+                                 json_t **out, struct error *e);
+
+#endif

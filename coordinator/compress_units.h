@@ -1,0 +1,21 @@
+/* The list of what a source holds, in the order in which the output will hold it. */
+#ifndef SBIT_COORDINATOR_COMPRESS_UNITS_H
+#define SBIT_COORDINATOR_COMPRESS_UNITS_H
+
+#include "common/error.h"
+#include "common/weights.h"
+#include "coordinator/compress_plan.h"
+
+/* *units [*n] (the caller's, free) = the in members for every tensor of w: first what lies
+ * outside the blocks, then the blocks. Errors: ERR_UNSUPPORTED when w is already compressed. */
+enum status compress_units(const struct weights *w, struct plan_unit **units, uint32_t *n,
+                           struct error *e);
+
+/* rank_of [n] = which rank works on which unit: whole blocks by plan_slices, the rest rank 0. */
+enum status compress_deal(const struct plan_unit *units, uint32_t n, uint32_t blocks,
+                          uint32_t ranks, uint32_t *rank_of, struct error *e);
+
+/* What a unit costs in time, in arbitrary units that can be added. */
+uint64_t compress_work(const struct plan_unit *u);
+
+#endif

@@ -1,0 +1,50 @@
+/* A GGUF file, or a set of shards, on its way to disk: laid out before the first byte of data
+ * exists, filled as parts arrive, and given its name only when it is complete. Files are written
+ * beside their final place as NAME.part-PID; gguf_output_free removes what was not finished.
+ *
+ * Order of calls: create, keys on gguf_output_writer, add all tensors, begin, write parts, keys
+ * again (with values of the same size), finish. Knows nothing of models and methods. */
+#ifndef SBIT_COORDINATOR_GGUF_OUTPUT_H
+#define SBIT_COORDINATOR_GGUF_OUTPUT_H
+
+#include <stdint.h>
+
+#include "common/dtype.h"
+#include "common/error.h"
+#include "common/gguf.h"
+
+enum { GGUF_OUTPUT_ALIGNMENT = 64 };
+
+struct gguf_output;
+
+/* For a file at path. *out is the caller's, gguf_output_free. Errors: ERR_IO when path is a
+ * folder, a device or lies where nothing can be written. */
+enum status gguf_output_create(struct gguf_output **out, const char *path, struct error *e);
+/* Removes unfinished files. NULL is fine. */
+void gguf_output_free(struct gguf_output *o);
+
+/* The header of the first file, which holds the metadata. Borrowed. */
+struct gguf_writer *gguf_output_writer(struct gguf_output *o);
+
+/* Adds a tensor behind those added before; *index is its number for gguf_output_write. */
+enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype dtype,
+                            uint32_t dims, const uint64_t *dim, uint32_t *index, struct error *e);
+
+/* Lays out the files, of at most shard_bytes each where the tensors allow it (0: one file), and
+ * opens them at their full size, so that a full disk shows now where the file system can tell. */
+enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struct error *e);
+/* Bytes of all files together, and how many there are; valid after begin. */
+uint64_t gguf_output_bytes(const struct gguf_output *o);
+uint32_t gguf_output_files(const struct gguf_output *o);
+
+/* Writes size bytes of a tensor at offset. The parts of one tensor come in order without gaps;
+ * different tensors may alternate. Errors: ERR_PEER for a part out of order or beyond the
+ * tensor, ERR_IO. */
+enum status gguf_output_write(struct gguf_output *o, uint32_t index, uint64_t offset,
+                              const void *data, uint64_t size, struct error *e);
+
+/* Fills the tensor hashes, writes and seals the headers, syncs and renames. Errors: ERR_PEER
+ * naming a tensor that is not complete, ERR_IO. */
+enum status gguf_output_finish(struct gguf_output *o, struct error *e);
+
+#endif

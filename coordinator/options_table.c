@@ -1,0 +1,113 @@
+/* The table of commands and options. Holds words and limits only: what they do stands elsewhere. */
+#include "coordinator/options_table.h"
+
+#define COMPRESS (1u << CMD_COMPRESS)
+#define RUN      (1u << CMD_RUN)
+#define EVAL     (1u << CMD_EVAL)
+#define INSPECT  (1u << CMD_INSPECT)
+#define TOKENIZE (1u << CMD_TOKENIZE)
+#define RANKS    (COMPRESS | RUN | EVAL)
+
+#define AT(field) offsetof(struct options, field)
+
+static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", NULL};
+static const char *const embedding_types[] = {"q8_0", "q4_0", "f16", "f32", NULL};
+static const char *const wire_types[] = {"f32", "f16", "q8", NULL};
+
+const struct option_rule option_rules[] = {
+    {"output", 'o', OPTION_STRING, AT(output), 0, 0, 0, NULL, COMPRESS, "FILE",
+     "the GGUF file to write"},
+    {"method", 0, OPTION_CHOICE, AT(method), 0, 0, 0, methods, COMPRESS, "NAME",
+     "code: one byte per 2 to 16 weights, see --bits (default);\n"
+     "sign: one bit per weight, the largest weights restored;\n"
+     "q8_0, q4_0: standard types that other GGUF runtimes read"},
+    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, COMPRESS, "B",
+     "bits per weight of the matrices for method code, 0.5 to 4\n(default 1)"},
+    {"outliers", 0, OPTION_REAL, AT(outliers), 0, 0, 0.5, NULL, COMPRESS, "SHARE",
+     "share of weights that method sign restores in F16\n(default 0.02)"},
+    {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, COMPRESS, "TYPE",
+     "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
+    {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, 1048576, 1e15, NULL, COMPRESS, "SIZE",
+     "cut the output into files of at most SIZE (500M, 4G)"},
+    {"prompt", 'p', OPTION_STRING, AT(prompt), 0, 0, 0, NULL, RUN | TOKENIZE, "TEXT",
+     "the text itself"},
+    {"file", 'f', OPTION_STRING, AT(prompt_file), 0, 0, 0, NULL, RUN | TOKENIZE, "FILE",
+     "read the text from FILE (- is standard input)"},
+    {"predict", 'n', OPTION_I64, AT(n_predict), 0, -1, 1e9, NULL, RUN, "N",
+     "generate at most N tokens (default -1: until the end token\nor the context is full)"},
+    {"temp", 0, OPTION_REAL, AT(temp), 0, 0, 100, NULL, RUN, "T",
+     "temperature; 0 always takes the likeliest token (default 0.8)"},
+    {"top-k", 0, OPTION_U32, AT(top_k), 0, 0, 4294967295.0, NULL, RUN, "K",
+     "draw from the K likeliest tokens; 0: from all (default 40)"},
+    {"top-p", 0, OPTION_REAL, AT(top_p), 0, 0, 1, NULL, RUN, "P",
+     "draw from the likeliest tokens that sum up to P (default 0.95)"},
+    {"min-p", 0, OPTION_REAL, AT(min_p), 0, 0, 1, NULL, RUN, "P",
+     "drop tokens less likely than P times the likeliest\n(default 0.05)"},
+    {"repeat-penalty", 0, OPTION_REAL, AT(repeat_penalty), 0, 0.01, 100, NULL, RUN, "R",
+     "make tokens among the last 64 less likely (default 1: off)"},
+    {"seed", 0, OPTION_U64, AT(seed), AT(has_seed), 0, 0, NULL, RUN, "N",
+     "seed of the random draws (default: a new one, printed at the\nend)"},
+    {"stop", 0, OPTION_LIST, AT(stop), 0, 0, 0, NULL, RUN, "TEXT",
+     "stop before TEXT is printed; up to 8 times"},
+    {"ignore-eos", 0, OPTION_FLAG, AT(ignore_eos), 0, 0, 0, NULL, RUN, NULL,
+     "go on after the end token"},
+    {"text", 0, OPTION_STRING, AT(text), 0, 0, 0, NULL, EVAL, "FILE", "the text to score"},
+    {"against", 0, OPTION_STRING, AT(against), 0, 0, 0, NULL, EVAL, "REF",
+     "also compare with the model REF: mean KL divergence and how\n"
+     "often both find the same token likeliest"},
+    {"ctx", 0, OPTION_U32, AT(context), 0, 2, 16777216, NULL, RUN | EVAL, "N",
+     "context in tokens (default: the model's, for run at most 4096,\nfor eval at most 512)"},
+    {"threads", 0, OPTION_U32, AT(threads), 0, 1, 1024, NULL, RANKS, "N",
+     "threads per rank (default: the host's cores divided by the\nranks on it)"},
+    {"batch", 0, OPTION_U32, AT(batch), 0, 1, 4096, NULL, RUN | EVAL, "N",
+     "most tokens in one micro-batch (default 64)"},
+    {"wire", 0, OPTION_WIRE, AT(wire), 0, 0, 0, wire_types, RUN | EVAL, "TYPE",
+     "activations between ranks: f32 is exact (default); f16 and q8\n"
+     "need less bandwidth and change the numbers a little"},
+    {"stats", 0, OPTION_FLAG, AT(stats), 0, 0, 0, NULL, RANKS, NULL,
+     "print what each rank computed, waited for and sent"},
+    {"json", 0, OPTION_STRING, AT(json), 0, 0, 0, NULL, RANKS | INSPECT, "FILE",
+     "write the results to FILE as JSON"},
+    {"no-verify", 0, OPTION_FLAG, AT(no_verify), 0, 0, 0, NULL, RUN | EVAL, NULL,
+     "do not compare the weights with the hashes in the file"},
+    {"timeout", 0, OPTION_REAL, AT(timeout), 0, 1, 86400, NULL, RANKS, "S",
+     "give up when a rank is silent for S seconds (default 60)"},
+    {NULL, 0, OPTION_FLAG, 0, 0, 0, 0, NULL, 0, NULL, NULL},
+};
+
+#define MODEL_IS                                                                                   \
+    "MODEL is a GGUF file (any shard of a set) or a Hugging Face folder with config.json and\n"    \
+    "*.safetensors."
+
+const struct command_rule command_rules[] = {
+    {"compress", CMD_COMPRESS, "SRC", "compress a model into one GGUF file",
+     "Compresses the model SRC, a Hugging Face folder or a GGUF file of full-precision weights,\n"
+     "into one GGUF file. Under mpirun each rank works on its share of the matrices; the result\n"
+     "does not depend on how many there are."},
+    {"run", CMD_RUN, "MODEL", "generate text",
+     "Continues a text: prints the prompt and what follows it. Without -p and -f it reads lines "
+     "from\n"
+     "standard input and continues after each (Ctrl-C stops an answer, Ctrl-D ends).\n\n" MODEL_IS},
+    {"eval", CMD_EVAL, "MODEL", "measure perplexity, and distance from a reference model",
+     "Scores a text: perplexity over windows of --ctx tokens that do not overlap, and with "
+     "--against\n"
+     "the mean KL divergence from a reference model in nats.\n\n" MODEL_IS},
+    {"inspect", CMD_INSPECT, "MODEL", "list what a model file holds",
+     "Prints architecture, tokenizer, tensors and bits per weight.\n\n" MODEL_IS},
+    {"tokenize", CMD_TOKENIZE, "MODEL", "print the token ids of a text",
+     "Prints the token ids of a text, one a line, without a BOS token; special tokens written out "
+     "in\n"
+     "the text are plain text. Reads standard input when neither -p nor -f is given.\n\n"
+     "MODEL is a GGUF file (one without weights will do), a Hugging Face folder, a tokenizer.json\n"
+     "or a tokenizer.model."},
+    {NULL, CMD_HELP, NULL, NULL, NULL},
+};
+
+const struct command_rule *command_rule(enum command command)
+{
+    for (const struct command_rule *r = command_rules; r->name; r++) {
+        if (r->command == command)
+            return r;
+    }
+    return NULL;
+}

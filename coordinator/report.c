@@ -1,0 +1,189 @@
+/* What a command leaves behind besides its result: the --json file and the --stats table. */
+#include "coordinator/cluster.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/mem.h"
+#include "common/utf8.h"
+
+/* A device or pipe (/dev/stdout) is written directly, anything else beside and renamed. */
+static bool is_special(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+static enum status part_name(char **out, const char *path, struct error *e)
+{
+    size_t n = strlen(path) + sizeof ".part";
+    TRY(mem_array(out, n, 1, "a file name", e));
+    snprintf(*out, n, "%s.part", path);
+    return OK;
+}
+
+enum status report_check_path(const char *path, struct error *e)
+{
+    struct stat st;
+    char *part;
+    if (!path)
+        return OK;
+    FAIL_IF(!*path, e, ERR_USAGE, "--json needs the name of a file");
+    FAIL_IF(stat(path, &st) == 0 && S_ISDIR(st.st_mode), e, ERR_IO,
+            "%s is a folder: --json needs the name of a file", path);
+    if (is_special(path))
+        return OK;
+    TRY(part_name(&part, path, e));
+    FILE *f = fopen(part, "wb");
+    enum status status = OK;
+    if (f) {
+        fclose(f);
+        unlink(part);
+    } else {
+        status = error_set_errno(e, ERR_IO, "cannot write %s", path);
+    }
+    free(part);
+    return status;
+}
+
+/* The file's name, behind the folder. */
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool same_inode(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static bool same_folder(const char *a, const char *b)
+{
+    char x[4096], y[4096];
+    snprintf(x, sizeof x, "%.*s.", (int)(base_name(a) - a), a);
+    snprintf(y, sizeof y, "%.*s.", (int)(base_name(b) - b), b);
+    return same_inode(x, y);
+}
+
+/* Also before the files exist. */
+static bool same_file(const char *a, const char *b)
+{
+    return same_inode(a, b) || (strcmp(base_name(a), base_name(b)) == 0 && same_folder(a, b));
+}
+
+static bool is_utf8(const char *s)
+{
+    size_t left = strlen(s);
+    while (left > 0) {
+        int size = utf8_step(s, left);
+        if (size <= 0)
+            return false;
+        s += size;
+        left -= (size_t)size;
+    }
+    return true;
+}
+
+enum status report_check_names(const struct options *o, struct error *e)
+{
+    const char *const names[] = {o->model, o->output, o->against, o->text, o->prompt_file};
+    for (size_t i = 0; o->json && i < sizeof names / sizeof names[0]; i++) {
+        if (!names[i])
+            continue;
+        FAIL_IF(!is_special(o->json) && same_file(o->json, names[i]), e, ERR_USAGE,
+                "--json %s would overwrite %s: name another file", o->json, names[i]);
+        FAIL_IF(!is_utf8(names[i]), e, ERR_USAGE,
+                "the name %s is not UTF-8, so --json cannot report it: rename it or leave out "
+                "--json",
+                names[i]);
+    }
+    return OK;
+}
+
+static enum status dump(const json_t *root, const char *file, const char *path, struct error *e)
+{
+    FILE *f = fopen(file, "wb");
+    if (!f)
+        return error_set_errno(e, ERR_IO, "cannot write %s", path);
+    bool good = json_dumpf(root, f, JSON_INDENT(2) | JSON_PRESERVE_ORDER) == 0;
+    good = fputc('\n', f) != EOF && good;
+    good = fclose(f) == 0 && good;
+    return good ? OK : error_set_errno(e, ERR_IO, "cannot write %s", path);
+}
+
+static enum status dump_beside(const json_t *root, const char *path, struct error *e)
+{
+    char *part;
+    TRY(part_name(&part, path, e));
+    enum status status = dump(root, part, path, e);
+    if (status == OK && rename(part, path) != 0)
+        status = error_set_errno(e, ERR_IO, "cannot rename %s to %s", part, path);
+    if (status != OK)
+        unlink(part);
+    free(part);
+    return status;
+}
+
+enum status report_write_json(json_t *root, const char *path, struct error *e)
+{
+    if (!root)
+        return error_set(e, ERR_MEMORY, "out of memory: the report for %s", path);
+    enum status status = is_special(path) ? dump(root, path, path, e) : dump_beside(root, path, e);
+    json_decref(root);
+    return status;
+}
+
+enum status cluster_ranks_json(const struct cluster *c, json_t **out, struct error *e)
+{
+    *out = json_array();
+    for (int r = 0; r < c->size; r++) {
+        const struct msg_stats *s = &c->stats[r];
+        json_t *row = json_pack(
+            "{s:i, s:s, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I}", "rank", r, "host", s->host,
+            "first_block", (json_int_t)s->first_block, "blocks", (json_int_t)s->block_count,
+            "peak_rss_bytes", (json_int_t)s->peak_rss_bytes, "compute_s", s->compute_s, "wait_s",
+            s->wait_s, "messages", (json_int_t)s->messages, "sent_bytes", (json_int_t)s->sent_bytes,
+            "sent_raw_bytes", (json_int_t)s->sent_raw_bytes);
+        if (json_array_append_new(*out, row) != 0) {
+            json_decref(*out);
+            *out = NULL;
+            return error_set(e, ERR_MEMORY,
+                             "the numbers of rank %d (host %s) cannot be put into JSON", r,
+                             s->host);
+        }
+    }
+    return OK;
+}
+
+/* "0-3", "5" or "-". */
+static void block_range(char out[24], const struct msg_stats *s)
+{
+    if (s->block_count == 0)
+        snprintf(out, 24, "-");
+    else if (s->block_count == 1)
+        snprintf(out, 24, "%u", s->first_block);
+    else
+        snprintf(out, 24, "%u-%u", s->first_block, s->first_block + s->block_count - 1);
+}
+
+void cluster_print_stats(const struct cluster *c)
+{
+    const double mib = 1 << 20;
+    fprintf(stderr, "rank  host              blocks   peak MiB   compute s      wait s  messages"
+                    "   sent MiB    raw MiB\n");
+    for (int r = 0; r < c->size; r++) {
+        const struct msg_stats *s = &c->stats[r];
+        char blocks[24];
+        block_range(blocks, s);
+        fprintf(stderr, "%4d  %-16.16s %7s %10.1f %11.3f %11.3f %9llu %10.3f %10.3f\n", r, s->host,
+                blocks, (double)s->peak_rss_bytes / mib, s->compute_s, s->wait_s,
+                (unsigned long long)s->messages, (double)s->sent_bytes / mib,
+                (double)s->sent_raw_bytes / mib);
+    }
+}

@@ -1,0 +1,232 @@
+/* The plan of a compression: budgets are kept and used, fallbacks are taken and explained,
+ * blocks stay whole. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/codebook.h"
+#include "coordinator/compress_plan.h"
+#include "coordinator/compress_units.h"
+
+enum { MAX_UNITS = 400 };
+
+struct shapes {
+    uint32_t blocks;
+    uint64_t hidden, kv, ffn, vocab;
+};
+
+static const struct shapes mistral = {32, 4096, 1024, 14336, 32000};
+static const struct shapes demo = {8, 128, 64, 384, 2048};
+static const struct shapes stories = {5, 64, 32, 172, 512};
+
+static void add(struct plan_unit *units, uint32_t *n, enum tensor_kind kind, uint32_t block,
+                uint64_t rows, uint64_t cols)
+{
+    struct plan_unit *u = &units[(*n)++];
+    char base[64];
+    memset(u, 0, sizeof *u);
+    model_base_name(base, kind, block);
+    snprintf(u->name, sizeof u->name, "%.50s.weight", base);
+    u->kind = kind;
+    u->block = block;
+    u->rows = rows;
+    u->cols = cols;
+    u->vector = !model_rule(kind)->matrix;
+}
+
+static uint32_t make_units(const struct shapes *s, struct plan_unit *units)
+{
+    uint32_t n = 0;
+    add(units, &n, KIND_EMBEDDING, UINT32_MAX, s->vocab, s->hidden);
+    add(units, &n, KIND_OUTPUT_NORM, UINT32_MAX, 1, s->hidden);
+    for (uint32_t b = 0; b < s->blocks; b++) {
+        add(units, &n, KIND_ATTN_NORM, b, 1, s->hidden);
+        add(units, &n, KIND_Q, b, s->hidden, s->hidden);
+        add(units, &n, KIND_K, b, s->kv, s->hidden);
+        add(units, &n, KIND_V, b, s->kv, s->hidden);
+        add(units, &n, KIND_O, b, s->hidden, s->hidden);
+        add(units, &n, KIND_FFN_NORM, b, 1, s->hidden);
+        add(units, &n, KIND_GATE, b, s->ffn, s->hidden);
+        add(units, &n, KIND_UP, b, s->ffn, s->hidden);
+        add(units, &n, KIND_DOWN, b, s->hidden, s->ffn);
+    }
+    return n;
+}
+
+static struct plan_totals plan(struct plan_unit *units, uint32_t n, const char *method, double bits)
+{
+    struct plan_settings s = {method, "q8_0", bits, 0.02};
+    struct plan_totals totals;
+    struct error e = {0};
+    assert_int_equal(plan_compression(units, n, &s, &totals, &e), OK);
+    return totals;
+}
+
+static double bits_of(const struct plan_totals *t)
+{
+    return 8.0 * (double)t->matrix_bytes / (double)t->matrix_weights;
+}
+
+static void test_budget(void **state)
+{
+    static const double asked[] = {0.52, 0.75, 1, 1.01, 1.5, 2, 2.5, 3.3, 4};
+    struct plan_unit units[MAX_UNITS];
+    (void)state;
+    uint32_t n = make_units(&mistral, units);
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        struct plan_totals t = plan(units, n, "code", asked[i]);
+        printf("asked %.2f, planned %.4f\n", asked[i], bits_of(&t));
+        assert_false(t.over_budget);
+        assert_true(bits_of(&t) <= asked[i]);
+        assert_true(bits_of(&t) > asked[i] - 0.005);
+        uint64_t bytes = 0;
+        for (uint32_t k = 0; k < n; k++)
+            bytes += plan_is_matrix(&units[k]) ? units[k].form.bytes : 0;
+        assert_int_equal(bytes, t.matrix_bytes);
+    }
+}
+
+/* Padding and scales count: 64-row bands of a matrix of 32 rows, rows of 172. */
+static void test_small_budget(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    (void)state;
+    uint32_t n = make_units(&stories, units);
+    struct plan_totals t = plan(units, n, "code", 0.5);
+    assert_true(t.over_budget);
+    assert_true(bits_of(&t) > 0.5);
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(!plan_is_matrix(&units[i]) || units[i].d == CODEBOOK_MAX_D);
+    t = plan(units, n, "code", 2);
+    assert_false(t.over_budget);
+    assert_true(bits_of(&t) <= 2);
+}
+
+/* The kinds that matter more get shorter groups; alike matrices are served in order of blocks. */
+static void test_order(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    uint32_t d[KIND_COUNT][8];
+    (void)state;
+    uint32_t n = make_units(&demo, units);
+    plan(units, n, "code", 1.5);
+    for (uint32_t i = 0; i < n; i++)
+        if (plan_is_matrix(&units[i]))
+            d[units[i].kind][units[i].block] = units[i].d;
+    for (uint32_t b = 0; b < demo.blocks; b++) {
+        assert_true(d[KIND_V][b] <= d[KIND_GATE][b]);
+        assert_true(d[KIND_GATE][b] <= d[KIND_Q][b]);
+        assert_true(b == 0 || d[KIND_GATE][b - 1] <= d[KIND_GATE][b]);
+    }
+}
+
+static void test_forms(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    (void)state;
+    uint32_t n = make_units(&demo, units);
+    plan(units, n, "sign", 1);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct plan_unit *u = &units[i];
+        assert_string_equal(u->why, "");
+        assert_int_equal(u->method, u->vector           ? UNIT_F32
+                                    : plan_is_matrix(u) ? UNIT_SIGN
+                                                        : UNIT_Q8_0);
+        if (u->method != UNIT_SIGN)
+            continue;
+        uint64_t outliers = u->rows * u->cols / 50;
+        assert_int_equal(u->form.outliers, outliers);
+        assert_int_equal(u->form.bytes, u->rows * u->cols / 128 * 18 + outliers * (4 + 2 + 2));
+    }
+}
+
+static void check_fallback(const char *method, uint64_t cols, enum unit_method taken)
+{
+    struct plan_unit u;
+    uint32_t n = 0;
+    add(&u, &n, KIND_DOWN, 0, 64, cols);
+    plan(&u, 1, method, 1);
+    assert_int_equal(u.method, taken);
+    assert_non_null(strstr(u.why, dtype_info(form_dtype(taken))->name));
+    printf("%s: %s\n", method, u.why);
+}
+
+static void test_fallbacks(void **state)
+{
+    (void)state;
+    check_fallback("sign", 172, UNIT_F16);
+    check_fallback("sign", 160, UNIT_Q4_0);
+    check_fallback("q4_0", 172, UNIT_F16);
+    check_fallback("q8_0", 172, UNIT_F16);
+    struct plan_unit u;
+    uint32_t n = 0;
+    add(&u, &n, KIND_DOWN, 0, 64, 172);
+    plan(&u, 1, "code", 2);
+    assert_int_equal(u.method, UNIT_CODE);
+}
+
+static void check_refused(const char *method, const char *embeddings, double bits)
+{
+    struct plan_settings s = {method, embeddings, bits, 0.02};
+    struct plan_totals totals;
+    struct plan_unit u;
+    struct error e = {0};
+    uint32_t n = 0;
+    add(&u, &n, KIND_UP, 0, 64, 64);
+    assert_int_equal(plan_compression(&u, 1, &s, &totals, &e), ERR_USAGE);
+    assert_true(e.text[0] != '\0');
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    check_refused("code", "q8_0", 0.49);
+    check_refused("code", "q8_0", 4.01);
+    check_refused("code", "q8_0", 0.0 / 0.0);
+    check_refused("zip", "q8_0", 1);
+    check_refused("code", "code", 1);
+}
+
+static void test_dealing(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    uint32_t rank_of[MAX_UNITS];
+    (void)state;
+    uint32_t n = make_units(&demo, units);
+    plan(units, n, "code", 1);
+    for (uint32_t ranks = 1; ranks <= 12; ranks++) {
+        struct error e = {0};
+        uint32_t of_block[8], used = 0;
+        assert_int_equal(compress_deal(units, n, demo.blocks, ranks, rank_of, &e), OK);
+        memset(of_block, 0xff, sizeof of_block);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_true(rank_of[i] < ranks);
+            if (units[i].block == UINT32_MAX) {
+                assert_int_equal(rank_of[i], 0);
+                continue;
+            }
+            if (of_block[units[i].block] == UINT32_MAX)
+                of_block[units[i].block] = rank_of[i];
+            assert_int_equal(of_block[units[i].block], rank_of[i]);
+            used |= 1u << rank_of[i];
+        }
+        assert_true((uint32_t)__builtin_popcount(used) + 1 >= (ranks < 8 ? ranks : 8));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_budget),    cmocka_unit_test(test_small_budget),
+        cmocka_unit_test(test_order),     cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_fallbacks), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_dealing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
