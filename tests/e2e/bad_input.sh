@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# Whatever is wrong with the input: one clear sentence on stderr, a non-zero exit, no hang, no partial output.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+DEMO=$ROOT/models/demo
+export LC_ALL=C
+
+# refuses PATTERN COMMAND...: fails with one sentence that matches the pattern (extended regular expression).
+refuses() {
+    local pattern=$1 code lines
+    shift
+    timeout 60 "$@" >out.txt 2>err.txt </dev/null
+    code=$?
+    lines=$(grep -ac '^sbit: ' err.txt)
+    if [ $code -eq 0 ]; then
+        fail "accepted: $*"
+    elif [ $code -eq 124 ]; then
+        fail "hangs: $*"
+    elif [ $code -ge 128 ]; then
+        fail "dies of signal $((code - 128)): $*"
+    elif [ "$lines" -ne 1 ] || ! grep -aE '^sbit: ' err.txt | grep -qaE "$pattern"; then
+        fail "$* does not say \"$pattern\" in one sentence but:"
+        cat err.txt
+    else
+        note "$(grep -a '^sbit: ' err.txt)"
+    fi
+    leftovers "$*"
+}
+leftovers() {
+    local left
+    left=$(find . -name 'new*.gguf*' -o -name '*.part*')
+    [ -z "$left" ] || { fail "left behind $left after: $1"; rm -rf new.gguf* ./*.part*; }
+}
+
+# poke FILE OFFSET BYTES: overwrites bytes, given as printf escapes.
+poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
+# copy NAME: a fresh copy of the demo folder.
+copy() {
+    rm -rf "$1"
+    cp -r "$DEMO" "$1"
+}
+run() { refuses "$1" "$SBIT" run "$2" -p "Once" -n 2 "${@:3}"; }
+
+note "-- command line"
+refuses 'MODEL' "$SBIT" run
+refuses 'no-such-option' "$SBIT" run "$DEMO" --no-such-option
+refuses 'bits.*0\.5.*4' "$SBIT" compress "$DEMO" -o new.gguf --bits 0.4
+refuses 'bits.*0\.5.*4' "$SBIT" compress "$DEMO" -o new.gguf --bits 4.5
+refuses 'bits' "$SBIT" compress "$DEMO" -o new.gguf --bits much
+refuses 'method.*zip' "$SBIT" compress "$DEMO" -o new.gguf --method zip
+refuses 'output|-o' "$SBIT" compress "$DEMO"
+refuses 'frobnicate' "$SBIT" frobnicate
+
+note "-- missing and foreign things"
+run 'nowhere' nowhere
+run 'nowhere.gguf' nowhere.gguf
+mkdir empty
+run 'empty.*config.json' empty
+printf 'hello, I am a text file' >text.gguf
+run 'text.gguf.*GGUF' text.gguf
+: >zero.gguf
+run 'zero.gguf' zero.gguf
+refuses 'nowhere.txt' "$SBIT" eval "$DEMO" --text nowhere.txt
+refuses 'nowhere.txt' "$SBIT" run "$DEMO" -f nowhere.txt
+copy m && sed -i 's/LlamaForCausalLM/MambaForCausalLM/; s/"llama"/"mamba"/' m/config.json
+run 'm/config.json.*[Mm]amba' m
+copy m && sed -i 's/"hidden_size": 128/"hidden_size": 99999999999/' m/config.json
+run 'm/config.json.*hidden_size' m
+copy m && printf '{"architectures": [' >m/config.json
+run 'm/config.json' m
+copy m && rm m/model.safetensors
+run 'm.*safetensors' m
+copy m && rm m/tokenizer.json
+run 'm.*tokenizer' m
+
+note "-- safetensors"
+copy m && sed -i 's/model\.norm\.weight/model.nurm.weight/' m/model.safetensors
+run 'model.nurm.weight' m
+copy m && sed -i 's/model\.layers\.7\.post_attention_layernorm\.weight/model.layers.7.xxxxxxxxxxx.rotary_emb.inv_freq/' m/model.safetensors
+run '(post_attention_layernorm|blk.7.ffn_norm)' m
+copy m && sed -i '0,/"shape":\[384,128\]/s//"shape":[192,256]/' m/model.safetensors
+run 'ffn_(gate|up).*192' m
+copy m && sed -i '0,/"data_offsets":\[524288,524544\]/s//"data_offsets":[524280,524536]/' m/model.safetensors
+run 'm/model.safetensors.*overlap' m
+copy m && truncate -s 1000000 m/model.safetensors
+run 'm/model.safetensors' m
+copy m && truncate -s 5 m/model.safetensors
+run 'm/model.safetensors' m
+copy m && poke m/model.safetensors 0 '\xff\xff\xff\xff\xff\xff\xff\x7f'
+run 'm/model.safetensors' m
+copy m && poke m/model.safetensors 8 '['
+run 'm/model.safetensors' m
+copy m && poke m/model.safetensors 3000000 '\xc0\x7f\xc0\x7f'
+refuses 'finite' "$SBIT" compress m -o new.gguf --method code --bits 1
+
+note "-- tokenizer"
+copy m && sed -i '0,/"merges": \[/s//"merges": [ "zzz qqq",/' m/tokenizer.json
+run 'm/tokenizer.json.*merge' m
+copy m && sed -i 's/"BPE"/"WordPiece"/' m/tokenizer.json
+run 'm/tokenizer.json' m
+copy m && head -c 20000 "$DEMO/tokenizer.json" >m/tokenizer.json
+run 'm/tokenizer.json' m
+
+note "-- our own files"
+"$SBIT" compress "$DEMO" -o good.gguf --method code --bits 1 >log 2>&1 || { cat log; fail compress; finish; }
+SIZE=$(stat -c %s good.gguf)
+# damaged OFFSET BYTES PATTERN
+damaged() {
+    cp good.gguf bad.gguf
+    poke bad.gguf "$1" "$2"
+    cmp -s good.gguf bad.gguf && poke bad.gguf "$1" '\x5a'
+    run "$3" bad.gguf
+}
+damaged 0 'GGML' 'bad.gguf.*GGUF'
+damaged 4 '\x63' 'bad.gguf.*version'
+damaged 8 '\xff\xff\xff\xff\xff\xff\xff\xff' 'bad.gguf'
+damaged 16 '\xff\xff\xff\xff\xff\xff\xff\x7f' 'bad.gguf'
+for offset in 24 30 40 100 1000 5000 20000; do
+    damaged $offset '\xa5' 'bad.gguf'
+done
+for share in 50 70 99; do
+    damaged $((SIZE * share / 100)) '\xa5\x5a\xa5\x5a' 'bad.gguf.*(hash|damaged)'
+done
+for share in 1 10 60 99; do
+    head -c $((SIZE * share / 100)) good.gguf >bad.gguf
+    run 'bad.gguf' bad.gguf
+done
+
+note "-- limits"
+LONG=$(printf 'the dog ran home %.0s' $(seq 200))
+refuses 'context|--ctx' "$SBIT" run "$DEMO" -p "$LONG" --ctx 64
+refuses 'good.gguf' "$SBIT" compress good.gguf -o new.gguf --method q8_0
+
+note "-- output"
+refuses 'no/such/folder|such' "$SBIT" compress "$DEMO" -o no/such/folder/new.gguf --method q8_0
+mkdir -p folder.gguf
+refuses 'folder.gguf' "$SBIT" compress "$DEMO" -o folder.gguf --method q8_0
+(
+    trap '' XFSZ
+    ulimit -f 100
+    FAILED=0
+    refuses 'new.gguf' "$SBIT" compress "$DEMO" -o new.gguf --method q8_0
+    exit "$FAILED"
+) || fail "full disk (file size limit)"
+mkdir disk
+if mount -t tmpfs -o size=200k none disk 2>/dev/null; then
+    refuses 'new.gguf.*space' "$SBIT" compress "$DEMO" -o disk/new.gguf --method q8_0
+    [ -z "$(ls disk)" ] || fail "left on the full disk: $(ls disk)"
+    umount disk
+fi
+
+note "-- ranks"
+refuses 'nowhere' mpirun -n 3 "$SBIT" run nowhere -p Once -n 2
+refuses 'bits' mpirun -n 3 "$SBIT" compress "$DEMO" -o new.gguf --bits 9
+# Two ranks that start in the folders rank0 and rank1, as on machines that hold different files.
+apart() {
+    # shellcheck disable=SC2016
+    refuses "$1" mpirun -n 2 bash -c 'cd "$0/rank$OMPI_COMM_WORLD_RANK" && exec "$@"' "$WORK" \
+        "$SBIT" run model.gguf -p Once -n 2
+}
+mkdir rank0 rank1
+cp good.gguf rank0/model.gguf
+apart 'rank 1 .*No such file'
+"$SBIT" compress "$DEMO" -o rank1/model.gguf --method q8_0 >log 2>&1
+apart 'rank 1 .*another model|same file'
+cp good.gguf rank1/model.gguf
+poke rank1/model.gguf $((SIZE * 9 / 10)) '\xa5\x5a\xa5\x5a'
+apart 'rank 1 .*(hash|damaged)'
+timeout 60 mpirun -n 10 "$SBIT" run good.gguf -p Once -n 2 >out.txt 2>err.txt || fail "10 ranks for 8 blocks"
+grep -qa 'idle' err.txt || fail "10 ranks for 8 blocks: nobody says that some stay idle"
+
+# pid_of RANK: the process of that rank of the job started last.
+pid_of() {
+    local process
+    for process in /proc/[0-9]*; do
+        [ "$(cat "$process/comm" 2>/dev/null)" = sbit ] &&
+            tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -q "^OMPI_COMM_WORLD_RANK=$1\$" &&
+            echo "${process#/proc/}" && return
+    done
+}
+# loses SIGNAL RANK PATTERN: a job whose rank gets that signal ends by itself with a useful message.
+loses() {
+    local job pid code
+    timeout 60 mpirun -n 3 "$SBIT" run good.gguf -p "Once upon a time" -n 100000 --ctx 100100 --ignore-eos \
+        --timeout 4 >out.txt 2>err.txt </dev/null &
+    job=$!
+    for _ in $(seq 100); do
+        [ -s out.txt ] && break
+        sleep 0.1
+    done
+    pid=$(pid_of "$2")
+    [ -n "$pid" ] || fail "rank $2 not found"
+    kill "-$1" "$pid"
+    wait $job
+    code=$?
+    kill -CONT "$pid" 2>/dev/null && kill -KILL "$pid" 2>/dev/null
+    if [ $code -eq 0 ] || [ $code -eq 124 ]; then fail "rank $2 got $1 and mpirun exits with $code"; fi
+    grep -qaE "$3" err.txt || { fail "rank $2 got $1: no message like $3 but:"; cat err.txt; }
+    note "rank $2 got $1: exit $code, $(grep -aE "$3" err.txt | head -n 1)"
+}
+loses KILL 2 'rank 2|signal 9'
+loses KILL 1 'rank 1|signal 9'
+loses STOP 2 'rank 2 .*not answered'
+finish

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# The same text and the same bits of logits whatever the ranks, the transport, the threads, the micro-batch and
+# the kernels: DESIGN section 3. Every value of every factor is met in every model; factors vary together.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+DEMO=$ROOT/models/demo
+PROMPT="Once upon a time there was a little dog who lived in a big house near the sea. One day he saw"
+CPUS=$("$SBIT" --version | sed -n 's/.*this machine can run: //p')
+
+# make NAME ARGS...: compresses the demo model into NAME.gguf.
+make() {
+    local name=$1
+    shift
+    "$SBIT" compress "$DEMO" -o "$name.gguf" "$@" >log 2>&1 && return
+    cat log
+    fail "compress $*"
+    finish
+}
+
+# answer MODEL RANKS THREADS BATCH CPU: "hash text".
+answer() {
+    rm -f out.json
+    SBIT_CPU=$5 ranks "$2" "$SBIT" run "$1" -p "$PROMPT" -n 24 --temp 0 --ignore-eos --threads "$3" --batch "$4" \
+        --json out.json >out.txt 2>err.txt || cat err.txt
+    printf '%s %s' "$(json_get out.json logits_hash)" "$(json_get out.json text)"
+}
+
+check() {
+    local got
+    got=$(answer "$@")
+    [ "$got" = "$WANT" ] || fail "$* (${OMPI_MCA_btl-alone}): $got instead of $WANT"
+}
+
+has_cpu() { case " $CPUS " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+
+# Each line: ranks, threads, micro-batch, kernels. Together with the two transports every value meets every
+# model.
+table() {
+    cat <<'END'
+1 1 64 scalar
+2 2 7 avx2
+3 1 1 avx512
+5 2 64 scalar
+8 1 7 avx512
+END
+}
+
+make code1 --method code --bits 1
+make code2.5 --method code --bits 2.5
+make sign --method sign
+make q8_0 --method q8_0
+make q4_0 --method q4_0
+note "kernel levels: $CPUS"
+for model in "$DEMO" code1.gguf code2.5.gguf sign.gguf q8_0.gguf q4_0.gguf; do
+    WANT=$(answer "$model" 0 1 64 scalar)
+    note "$(basename "$model"): $WANT"
+    [ "${#WANT}" -gt 20 ] || fail "$model: no answer"
+    for way in shared tcp; do
+        transport $way
+        while read -r n threads batch cpu; do
+            has_cpu "$cpu" || cpu=scalar
+            check "$model" "$n" "$threads" "$batch" "$cpu" </dev/null
+        done < <(table)
+    done
+done
+finish
