@@ -253,13 +253,14 @@ static enum status step(struct loop *loop, bool *busy, struct error *e)
     return OK;
 }
 
-/* Rank 0: asks ranks that have been silent for a while. */
-static enum status ping_silent(struct loop *loop, double now, struct error *e)
+/* Rank 0: asks each rank now and then, also those that it hears from: the last stage of a ring talks to rank 0
+ * all the time and would otherwise hear nothing from it, which is how a rank tells that rank 0 is gone. */
+static enum status ping_all(struct loop *loop, double now, struct error *e)
 {
     double patience = loop->timeout_s / 10;
     struct message ping = {.kind = MSG_PING};
     for (int i = 1; i < loop->transport->size; i++) {
-        if (now - loop->last_heard[i] < patience || now - loop->last_pinged[i] < patience)
+        if (now - loop->last_pinged[i] < patience)
             continue;
         loop->last_pinged[i] = now;
         TRY(loop_send(loop, i, &ping, e));
@@ -308,7 +309,7 @@ enum status loop_turn(struct loop *loop, struct error *e)
     if (!loop->stopped)
         TRY(step(loop, &busy, e));
     if (loop->transport->rank == 0)
-        TRY(ping_silent(loop, start, e));
+        TRY(ping_all(loop, start, e));
     if (busy) {
         loop->idle_since = 0;
     } else {

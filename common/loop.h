@@ -60,7 +60,7 @@ void loop_close(struct loop *loop);
 enum status loop_send(struct loop *loop, int to, const struct message *m, struct error *e);
 
 /* One turn as above. At rank 0 an incoming MSG_ERROR becomes ERR_PEER: "rank 2 (host pi3):
- * TEXT", and ranks that were silent for a tenth of timeout_s are pinged: rank 0 must keep
+ * TEXT", and every rank is pinged once in a tenth of timeout_s: rank 0 must keep
  * turning as long as the job lasts, also while it waits for a person. Also ERR_INTERRUPTED after
  * SIGINT or SIGTERM (loop_catch_signals). */
 enum status loop_turn(struct loop *loop, struct error *e);

@@ -18,7 +18,7 @@
 
 enum { MAX_RANKS = 4 };
 
-enum mood { HELPFUL, REFUSES, HANGS, LOADS };
+enum mood { HELPFUL, REFUSES, HANGS, LOADS, CHATTERS };
 
 struct rank {
     struct loop *loop;
@@ -60,9 +60,13 @@ static enum status work(void *self, struct message *m, struct error *e)
 static enum status work_step(void *self, bool *busy, struct error *e)
 {
     struct rank *r = self;
-    (void)e;
+    struct message ready = {.kind = MSG_READY};
     *busy = r->steps_done < r->busy_steps;
     r->steps_done += *busy;
+    if (*busy && r->mood == CHATTERS) {
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        TRY(loop_send(r->loop, 0, &ready, e));
+    }
     /* A hanging step: longer than the deadline of the test. */
     if (r->busy_steps < 0) {
         nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 500000000}, NULL);
@@ -274,6 +278,27 @@ static void test_alive(void **unused)
     assert_int_equal(ranks[1].status, OK);
 }
 
+/* The last stage of a ring: rank 0 hears from it all the time and has nothing to say to it. It must not
+ * take that for the death of rank 0. */
+static void test_heard_is_not_told(void **unused)
+{
+    struct error e = {0};
+    (void)unused;
+    open_job(2, NULL);
+    ranks[1].mood = CHATTERS;
+    ranks[1].busy_steps = 1 << 30;
+    ranks[1].timeout_s = 0.5;
+    start_threads(2);
+    ranks[0].loop->timeout_s = 0.5;
+    double start = loop_now();
+    while (loop_now() - start < 1.5)
+        assert_int_equal(loop_turn(ranks[0].loop, &e), OK);
+    loop_stop(ranks[0].loop, false);
+    close_job(2);
+    assert_int_equal(ranks[1].status, OK);
+    assert_true(boss.readies > 50);
+}
+
 /* A rank vanishes while computing: the sentence says what it did last. */
 static void test_vanished_rank(void **unused)
 {
@@ -365,7 +390,7 @@ int main(void)
         cmocka_unit_test(test_hanging_rank), cmocka_unit_test(test_vanished_rank),
         cmocka_unit_test(test_lost_message), cmocka_unit_test(test_stray_messages),
         cmocka_unit_test(test_signal),       cmocka_unit_test(test_wait_is_counted),
-        cmocka_unit_test(test_alive),
+        cmocka_unit_test(test_alive),        cmocka_unit_test(test_heard_is_not_told),
     };
     return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
 }
