@@ -200,7 +200,7 @@ static enum status report(struct compression *k, struct error *e)
                                 .units = k->units,
                                 .results = k->results,
                                 .n = k->n,
-                                .output = k->options->output,
+                                .output = gguf_output_path(k->file.out),
                                 .file_bytes = gguf_output_bytes(k->file.out),
                                 .files = gguf_output_files(k->file.out),
                                 .seconds = loop_now() - k->start};

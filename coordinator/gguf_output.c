@@ -13,8 +13,7 @@
 #include <xxhash.h>
 
 #include "common/mem.h"
-
-#define TENSOR_HASH "singularbit.tensor_hash"
+#include "common/weights.h"
 
 struct out_tensor {
     char name[65];
@@ -211,7 +210,7 @@ static enum status set_hashes(struct gguf_output *o, uint32_t file, struct error
     for (uint32_t i = 0; i < o->n_tensors; i++)
         if (o->tensors[i].file == file)
             hashes[o->tensors[i].place] = o->tensors[i].digest;
-    enum status status = gguf_set_array(f->writer, TENSOR_HASH, GGUF_U64, hashes, f->n_tensors, e);
+    enum status status = gguf_set_array(f->writer, WEIGHTS_TENSOR_HASH, GGUF_U64, hashes, f->n_tensors, e);
     free(hashes);
     if (status == OK)
         status = gguf_set_u64(f->writer, GGUF_HEADER_HASH, 0, e);
@@ -277,6 +276,11 @@ uint64_t gguf_output_bytes(const struct gguf_output *o)
 uint32_t gguf_output_files(const struct gguf_output *o)
 {
     return o->n_files;
+}
+
+const char *gguf_output_path(const struct gguf_output *o)
+{
+    return o->files[0].path;
 }
 
 static enum status write_at(const struct out_file *f, uint64_t at, const void *data, uint64_t size,

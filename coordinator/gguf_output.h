@@ -36,6 +36,8 @@ enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struc
 /* Bytes of all files together, and how many there are; valid after begin. */
 uint64_t gguf_output_bytes(const struct gguf_output *o);
 uint32_t gguf_output_files(const struct gguf_output *o);
+/* Path of the first file: path itself, or its shard 00001; a view, valid after begin. */
+const char *gguf_output_path(const struct gguf_output *o);
 
 /* Writes size bytes of a tensor at offset. The parts of one tensor come in order without gaps;
  * different tensors may alternate. Errors: ERR_PEER for a part out of order or beyond the
