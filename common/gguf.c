@@ -269,7 +269,7 @@ static enum status place_tensors(struct gguf *g, struct cursor *c, const uint64_
                 "%s is damaged: tensor %.*s does not begin at a multiple of the alignment %u",
                 c->file, (int)t->name.size, t->name.data, g->alignment);
         FAIL_IF(!add_fits(offsets[i], t->bytes, &end) || end > room, c->e, ERR_FORMAT,
-                "%s is truncated or damaged: tensor %.*s ends behind the end of the file", c->file,
+                "%s is truncated or damaged: tensor %.*s ends beyond the end of the file", c->file,
                 (int)t->name.size, t->name.data);
         t->data = c->data + g->data_start + offsets[i];
     }

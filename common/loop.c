@@ -415,6 +415,8 @@ void loop_stop(struct loop *loop, bool failed)
     struct message m = {.kind = MSG_STOP, .stop.failed = failed};
     struct frame f;
     double start = loop_now();
+    if (loop->stopped)
+        return;
     for (int i = 1; i < loop->transport->size; i++)
         loop_send(loop, i, &m, &ignored);
     loop->stopped = true;

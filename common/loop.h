@@ -84,7 +84,7 @@ enum status loop_serve(struct loop *loop, double timeout_s, struct error *e);
 enum status loop_alive(struct loop *loop, struct error *e);
 
 /* Rank 0: tells all other ranks to stop and waits (at most 5 s) until that is sent. Messages
- * that come meanwhile are thrown away. */
+ * that come meanwhile are thrown away. Does nothing the second time. */
 void loop_stop(struct loop *loop, bool failed);
 
 /* SIGINT and SIGTERM are noted instead of killing; loop_interrupted tells. A second SIGINT

@@ -14,6 +14,16 @@
 #include "common/mem.h"
 #include "common/weights_private.h"
 
+static uint64_t count_file_bytes(const struct weights *w)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < w->n_files; i++)
+        bytes += w->gguf[i].file.size;
+    for (uint32_t i = 0; i < w->priv->n_safetensors; i++)
+        bytes += w->priv->safetensors[i].file.size;
+    return bytes;
+}
+
 static enum status open_source(struct weights *w, struct error *e)
 {
     struct stat st;
@@ -21,6 +31,7 @@ static enum status open_source(struct weights *w, struct error *e)
         return error_set_errno(e, ERR_IO, "cannot open the model %s", w->path);
     w->is_gguf = !S_ISDIR(st.st_mode);
     TRY(w->is_gguf ? weights_open_gguf(w, e) : weights_open_folder(w, e));
+    w->file_bytes = count_file_bytes(w);
     return weights_check(w, e);
 }
 
@@ -157,9 +168,9 @@ enum status weights_rows_f32(const struct tensor *t, uint64_t first, uint64_t co
         float *row = out + (r - first) * t->cols;
         dtype_to_f32(t->dtype, t->data + weights_gguf_row(t, r) * row_bytes, t->cols, row);
         FAIL_IF(!all_finite(row, t->cols), e, ERR_FORMAT,
-                "tensor %s holds a value that is infinite or not a number in row %llu: the file is "
-                "damaged",
-                t->name, (unsigned long long)r);
+                "%s is damaged: tensor %s holds a value that is infinite or not a number in row "
+                "%llu",
+                t->file, t->name, (unsigned long long)r);
     }
     return OK;
 }

@@ -14,8 +14,9 @@
 #include "common/model.h"
 
 /* Keys of files of ours (docs/format.md); GGUF_HEADER_HASH is in common/gguf.h. With shards every
- * shard has the first for its own tensors, and the first shard has the other two. */
+ * shard has the first for its own tensors and the second, and the first shard has the other two. */
 #define WEIGHTS_TENSOR_HASH  "singularbit.tensor_hash"  /* u64[tensors]: XXH3, file order */
+#define WEIGHTS_SET_HASH     "singularbit.set_hash"     /* u64: XXH3 over all shards' hashes */
 #define WEIGHTS_MATRIX_NAMES "singularbit.matrix_names" /* string[n]: base names of matrices */
 #define WEIGHTS_MATRIX_D     "singularbit.matrix_d"     /* u32[n]: weights per code byte, or 0 */
 #define WEIGHTS_VERSION_KEY  "singularbit.format_version"
@@ -23,6 +24,7 @@
 
 struct tensor {
     char *name;          /* "blk.3.ffn_up.weight"; owned by the weights */
+    const char *file;    /* path of the file that holds it, a view */
     enum dtype dtype;
     uint32_t dims;
     uint64_t dim[4];     /* GGUF order: dim[0] is the row length */
@@ -46,6 +48,7 @@ struct weights {
     uint64_t header_hash;  /* identifies the model between ranks: XXH3 over the headers (GGUF's,
                             * or config.json and those of safetensors) */
     uint64_t bytes;        /* of all tensors, as stored */
+    uint64_t file_bytes;   /* of the GGUF or safetensors files, headers included */
     uint64_t parameters;   /* weights of the model itself: every matrix, vector and bias once */
     struct gguf *gguf;     /* [n_files] when is_gguf: the first holds the metadata */
     uint32_t n_files;

@@ -217,6 +217,7 @@ static enum status add_tensor(struct folder *f, const struct safetensors *s,
     snprintf(name, sizeof name, "%s%s", base, model_rule(kind)->suffix);
     TRY(mem_string(&t->name, name, f->e));
     f->w->n_tensors++;
+    t->file = s->file.path;
     t->dtype = src->dtype;
     t->bytes = src->bytes;
     t->data = src->data;

@@ -90,6 +90,22 @@ static enum status check_split_keys(const struct weights *w, struct error *e)
     return OK;
 }
 
+/* Shards of two runs over the same model have the same names and shapes. */
+static enum status check_set(const struct weights *w, struct error *e)
+{
+    uint64_t first = 0;
+    bool has_first = gguf_get_u64(&w->gguf[0], WEIGHTS_SET_HASH, &first);
+    for (uint32_t i = 1; i < w->n_files; i++) {
+        uint64_t own = 0;
+        bool has = gguf_get_u64(&w->gguf[i], WEIGHTS_SET_HASH, &own);
+        FAIL_IF(has != has_first || own != first, e, ERR_FORMAT,
+                "%s: file %u of %u belongs to another compression than file 1: copy the whole set "
+                "again",
+                w->gguf[i].file.path, i + 1, w->n_files);
+    }
+    return OK;
+}
+
 static enum status add_tensor(struct weights *w, const struct gguf_tensor *src, struct error *e)
 {
     struct tensor *t = &w->tensors[w->n_tensors];
@@ -115,6 +131,7 @@ static enum status add_file(struct weights *w, const struct gguf *g, struct erro
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         struct tensor *t = &w->tensors[w->n_tensors];
         TRY(add_tensor(w, &g->tensors[i], e));
+        t->file = g->file.path;
         t->has_hash = hashes && gguf_array_u64(hashes, i, &t->hash);
     }
     return OK;
@@ -211,6 +228,7 @@ enum status weights_open_gguf(struct weights *w, struct error *e)
         TRY(open_file(w, w->path, e));
     }
     TRY(check_split_keys(w, e));
+    TRY(check_set(w, e));
     TRY(add_files(w, e));
     hash_headers(w);
     TRY(read_codes(w, e));

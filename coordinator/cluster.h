@@ -54,6 +54,9 @@ enum status cluster_ranks_json(const struct cluster *c, json_t **out, struct err
 /* The --stats table on stderr. */
 void cluster_print_stats(const struct cluster *c);
 
+/* How bytes compare with those of what: "3.20 times smaller than F32", "1.01 times the size of F32"
+ * or "as large as F32". Returns out. */
+const char *report_ratio(char out[128], uint64_t bytes, double others, const char *what);
 /* Whether report_write_json could write there, as far as can be told before the work. NULL is
  * fine. */
 enum status report_check_path(const char *path, struct error *e);

@@ -2,11 +2,11 @@
  * work itself is the workers'. */
 #include "coordinator/commands.h"
 
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/codebook.h"
 #include "common/mem.h"
@@ -36,14 +36,9 @@ struct compression {
     double start;
 };
 
-/* Over the source itself, the file would be destroyed that the user may have only once. */
 static enum status check_output(const struct options *o, struct error *e)
 {
-    struct stat source, output;
     FAIL_IF(!o->output, e, ERR_USAGE, "compress needs -o FILE; see sbit compress --help");
-    bool same = stat(o->model, &source) == 0 && stat(o->output, &output) == 0 &&
-                source.st_dev == output.st_dev && source.st_ino == output.st_ino;
-    FAIL_IF(same, e, ERR_USAGE, "%s is the source itself: name another file with -o", o->output);
     return report_check_path(o->json, e);
 }
 
@@ -59,6 +54,24 @@ static enum status open_source(struct compression *k, struct error *e)
     return compress_units(k->source, &k->units, &k->n, e);
 }
 
+/* What the plan could not do as asked. */
+static void report_plan(const struct compression *k)
+{
+    const struct options *o = k->options;
+    if (k->totals.over_budget)
+        fprintf(stderr,
+                "sbit: %g bit%s per weight cannot be met: with the row scales of rows so short "
+                "even codes of %d weights a byte take %.3f bits; they are taken everywhere\n",
+                o->bits, o->bits == 1 ? "" : "s", CODEBOOK_MAX_D,
+                8.0 * (double)k->totals.matrix_bytes / (double)k->totals.matrix_weights);
+    if (k->totals.none_fits)
+        fprintf(stderr,
+                "sbit: not one matrix of the blocks can be stored as %s: their rows are no "
+                "multiple of its block; the notes say what is taken instead, and --method code "
+                "takes rows of any length\n",
+                o->method);
+}
+
 static enum status plan(struct compression *k, struct error *e)
 {
     const struct options *o = k->options;
@@ -66,12 +79,7 @@ static enum status plan(struct compression *k, struct error *e)
     FAIL_IF(o->has_bits && strcmp(o->method, "code") != 0, e, ERR_USAGE,
             "--bits belongs to method code; %s has a fixed size", o->method);
     TRY(plan_compression(k->units, k->n, &k->settings, &k->totals, e));
-    if (k->totals.over_budget)
-        fprintf(stderr,
-                "sbit: %g bits per weight cannot be met: with the row scales of rows so short even "
-                "codes of %d weights a byte take %.3f bits; they are taken everywhere\n",
-                o->bits, CODEBOOK_MAX_D,
-                8.0 * (double)k->totals.matrix_bytes / (double)k->totals.matrix_weights);
+    report_plan(k);
     TRY(mem_array(&k->rank_of, k->n, sizeof *k->rank_of, "the plan", e));
     TRY(mem_array(&k->results, k->n, sizeof *k->results, "results", e));
     for (uint32_t i = 0; i < k->n; i++)
@@ -95,9 +103,40 @@ static void report_idle(const struct compression *k)
                 k->cluster->size, k->source->config.block_count);
 }
 
+/* All of the folder, configuration and tokenizer included, but other GGUF files: those are no part
+ * of it, and may well be older outputs. */
+static enum status keep_folder(struct gguf_output *out, const char *folder, struct error *e)
+{
+    enum status status = OK;
+    DIR *d = opendir(folder);
+    if (!d)
+        return error_set_errno(e, ERR_IO, "cannot list %s", folder);
+    for (const struct dirent *entry; status == OK && (entry = readdir(d));) {
+        const char *ending = strrchr(entry->d_name, '.');
+        char path[WIRE_TEXT_MAX + sizeof entry->d_name + 1];
+        if (ending && strcmp(ending, ".gguf") == 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        status = gguf_output_keep(out, path, e);
+    }
+    closedir(d);
+    return status;
+}
+
+static enum status keep_source(struct gguf_output *out, const struct weights *source,
+                               struct error *e)
+{
+    if (!source->is_gguf)
+        return keep_folder(out, source->path, e);
+    for (uint32_t i = 0; i < source->n_files; i++)
+        TRY(gguf_output_keep(out, source->gguf[i].file.path, e));
+    return OK;
+}
+
 static enum status begin(struct compression *k, struct error *e)
 {
     TRY(gguf_output_create(&k->file.out, k->options->output, e));
+    TRY(keep_source(k->file.out, k->source, e));
     k->file.source = k->source;
     k->file.settings = &k->settings;
     k->file.totals = &k->totals;
@@ -187,9 +226,17 @@ static enum status work(struct compression *k, struct error *e)
         status = cluster_wait(c, all_done, k, e);
     progress_end(&k->progress);
     if (status == OK)
-        status = compress_file_finish(&k->file, k->results, e);
+        status = cluster_gather_stats(c, e);
     c->inner = (struct endpoint){0};
     return status;
+}
+
+/* The others may go before: they have nothing left to do, and would give rank 0 up while a slow
+ * disk takes the last of the file. Whether it takes it is told by rank 0's exit code alone. */
+static enum status finish(struct compression *k, struct error *e)
+{
+    loop_stop(k->cluster->loop, false);
+    return compress_file_finish(&k->file, k->results, e);
 }
 
 static enum status report(struct compression *k, struct error *e)
@@ -205,7 +252,6 @@ static enum status report(struct compression *k, struct error *e)
                                 .files = gguf_output_files(k->file.out),
                                 .seconds = loop_now() - k->start};
     json_t *json;
-    TRY(cluster_gather_stats(k->cluster, e));
     compress_report_print(&r, k->cluster);
     if (k->options->stats)
         cluster_print_stats(k->cluster);
@@ -222,6 +268,7 @@ static enum status compress(struct compression *k, struct error *e)
     TRY(plan(k, e));
     TRY(begin(k, e));
     TRY(work(k, e));
+    TRY(finish(k, e));
     return report(k, e);
 }
 
@@ -229,6 +276,8 @@ enum status cmd_compress(struct cluster *c, struct error *e)
 {
     struct compression k = {.cluster = c, .options = c->options, .start = loop_now()};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit shall be an error of pwrite, not the end */
+    /* A reader of the messages that goes away shall not end the work and leave its file behind. */
+    signal(SIGPIPE, SIG_IGN);
     enum status status = compress(&k, e);
     gguf_output_free(k.file.out);
     free(k.file.first_tensor);

@@ -16,6 +16,7 @@
 #include "coordinator/windows.h"
 
 #define USUAL_CONTEXT 512
+#define FEW_TOKENS    100 /* scored: fewer say little about a model */
 #define LOGITS_BYTES                                                                               \
     (16u << 20) /* of one micro-batch, so that large vocabularies keep memory small */
 
@@ -251,10 +252,18 @@ static struct result summarise(const struct eval_job *job)
 
 static void print_result(const struct eval_job *job, const struct result *r)
 {
-    printf("tokens         %llu\nperplexity     %.4f\nnll per token  %.6f\nbits per byte  %.4f\n",
-           (unsigned long long)r->tokens, r->perplexity, r->nll, r->bits_per_byte);
+    printf("perplexity            %.4f (ctx %u, %llu token%s)\n", r->perplexity, job->model.context,
+           (unsigned long long)r->tokens, r->tokens == 1 ? "" : "s");
+    printf("loss                  %.6f nats per token, %.4f bits per byte\n", r->nll,
+           r->bits_per_byte);
     if (job->reference)
-        printf("kl             %.6f\ntop1           %.4f\n", r->kl, r->top1);
+        printf("KL divergence         %.6f nats per token from %s\n"
+               "same likeliest token  %.1f %%\n",
+               r->kl, job->options->against, 100 * r->top1);
+    if (r->tokens < FEW_TOKENS)
+        fprintf(stderr, "sbit: only %llu token%s of %s %s scored: too short a text to say much\n",
+                (unsigned long long)r->tokens, r->tokens == 1 ? "" : "s", job->options->text,
+                r->tokens == 1 ? "was" : "were");
 }
 
 /* kl and top1 are null without a reference. */

@@ -1,5 +1,6 @@
 /* sbit inspect: what a model's files say about themselves, as text and as JSON. Reads headers
  * only. */
+#define _GNU_SOURCE /* memmem */
 #include "coordinator/commands.h"
 
 #include <inttypes.h>
@@ -10,17 +11,16 @@
 #include "common/tokenizer.h"
 #include "common/weights.h"
 
+#define MAX_REASONS 16 /* of notes; plans have two or three */
+
 struct sizes {
-    uint64_t file_bytes;   /* of the files where the source is GGUF, of the tensors otherwise */
     uint64_t matrix_bytes; /* matrices of the blocks, all their parts */
     uint64_t matrix_weights;
 };
 
 static struct sizes measure(const struct weights *w)
 {
-    struct sizes s = {.file_bytes = w->is_gguf ? 0 : w->bytes};
-    for (uint32_t i = 0; i < w->n_files; i++)
-        s.file_bytes += w->gguf[i].file.size;
+    struct sizes s = {0};
     for (uint64_t i = 0; i < w->n_tensors; i++) {
         enum tensor_kind kind;
         uint32_t block;
@@ -88,12 +88,13 @@ static void print_model(const struct weights *w, const struct tokenizer *t)
 
 static void print_sizes(const struct weights *w, const struct sizes *s)
 {
+    char ratio[128];
     printf("  parameters        %" PRIu64 "\n", w->parameters);
-    printf("  size              %.2f MB, %.2f times smaller than F32\n",
-           (double)s->file_bytes / 1e6, 4.0 * (double)w->parameters / (double)s->file_bytes);
+    printf("  size              %.2f MB, %s\n", (double)w->file_bytes / 1e6,
+           report_ratio(ratio, w->file_bytes, 4.0 * (double)w->parameters, "F32"));
     printf("  bits per weight   %.3f in the matrices of the blocks, %.3f in all\n",
            per_weight(s->matrix_bytes, s->matrix_weights),
-           per_weight(s->file_bytes, w->parameters));
+           per_weight(w->file_bytes, w->parameters));
 }
 
 /* "bits_asked 1": numbers of our own keys, where the file has them. */
@@ -116,24 +117,60 @@ static void print_matrices(const struct gguf *g)
     double bit = 0, error = 0;
     if (!names || !methods || !ds || !bits || !errors)
         return;
-    printf("    %-22s %-6s %3s %8s %15s\n", "matrix", "method", "d", "bits", "relative error");
+    printf("    %-22s %-6s %3s %8s %22s\n", "matrix", "method", "d", "bits",
+           "relative squared error");
     for (uint64_t i = 0; gguf_next_string(names, &at, &name); i++) {
         bool whole = gguf_next_string(methods, &of_methods, &method) && gguf_array_u64(ds, i, &d) &&
                      gguf_array_f64(bits, i, &bit) && gguf_array_f64(errors, i, &error);
         if (!whole)
             return;
-        printf("    %-22.*s %-6.*s %3" PRIu64 " %8.3f %15.6f\n", (int)name.size, name.data,
+        printf("    %-22.*s %-6.*s %3" PRIu64 " %8.3f %22.6f\n", (int)name.size, name.data,
                (int)method.size, method.data, d, bit, error);
     }
+}
+
+/* The reason in a note "blk.0.attn_q.weight: reason". */
+static struct gguf_string note_reason(struct gguf_string note)
+{
+    const char *colon = memmem(note.data, note.size, ": ", 2);
+    size_t skip = colon ? (size_t)(colon + 2 - note.data) : 0;
+    return (struct gguf_string){note.data + skip, note.size - skip};
+}
+
+struct reason {
+    struct gguf_string text;
+    uint64_t count;
+};
+
+/* The different reasons of the notes, as many as fit; returns how many. The last one takes those
+ * that do not fit. */
+static size_t gather_reasons(const struct gguf_key *notes, struct reason out[MAX_REASONS])
+{
+    struct gguf_string note;
+    uint64_t state = 0;
+    size_t n = 0;
+    while (gguf_next_string(notes, &state, &note)) {
+        struct gguf_string text = note_reason(note);
+        size_t i = 0;
+        while (i < n && i < MAX_REASONS - 1 &&
+               (out[i].text.size != text.size || memcmp(out[i].text.data, text.data, text.size)))
+            i++;
+        if (i == n)
+            out[n++] = (struct reason){.text = text};
+        out[i].count++;
+    }
+    return n;
 }
 
 static void print_notes(const struct gguf *g)
 {
     const struct gguf_key *notes = gguf_find_key(g, "singularbit.notes");
-    struct gguf_string text;
-    uint64_t state = 0;
-    while (notes && gguf_next_string(notes, &state, &text))
-        printf("    note: %.*s\n", (int)text.size, text.data);
+    struct reason reasons[MAX_REASONS];
+    size_t n = notes ? gather_reasons(notes, reasons) : 0;
+    for (size_t i = 0; i < n; i++)
+        printf("    note: %" PRIu64 " matri%s: %.*s\n", reasons[i].count,
+               reasons[i].count == 1 ? "x" : "ces", (int)reasons[i].text.size,
+               reasons[i].text.data);
 }
 
 static void print_compression(const struct weights *w)
@@ -223,9 +260,9 @@ static enum status write_json(const struct weights *w, const struct tokenizer *t
                   "hidden", (int)c->hidden, "ffn", (int)c->ffn, "heads", (int)c->heads, "kv_heads",
                   (int)c->kv_heads, "head_dim", (int)c->head_dim, "vocab", (int)c->vocab, "context",
                   (int)c->context, "tokenizer", t ? tokenizer_describe(t) : "", "parameters",
-                  (json_int_t)w->parameters, "file_bytes", (json_int_t)s->file_bytes, "ratio_f32",
-                  4.0 * (double)w->parameters / (double)s->file_bytes, "bits_per_weight",
-                  per_weight(s->file_bytes, w->parameters), "matrix_bits_per_weight",
+                  (json_int_t)w->parameters, "file_bytes", (json_int_t)w->file_bytes, "ratio_f32",
+                  4.0 * (double)w->parameters / (double)w->file_bytes, "bits_per_weight",
+                  per_weight(w->file_bytes, w->parameters), "matrix_bits_per_weight",
                   per_weight(s->matrix_bytes, s->matrix_weights), "compression",
                   compression_json(w), "tensors", tensors_json(w));
     return report_write_json(root, path, e);

@@ -12,6 +12,7 @@
 #include "coordinator/text_input.h"
 
 #define USUAL_CONTEXT 4096
+#define TELLING_SPEED 16 /* tokens of prompt from which their speed means something */
 
 struct run_job {
     struct cluster *cluster;
@@ -23,6 +24,7 @@ struct run_job {
     char *text;
     size_t text_size;
     struct turn total; /* of all turns */
+    uint32_t refused;  /* lines of input that were longer than the context */
 };
 
 static enum status write_text(void *self, const char *text, size_t size, struct error *e)
@@ -36,12 +38,10 @@ static enum status write_text(void *self, const char *text, size_t size, struct 
     return OK;
 }
 
-/* Tokens of text behind what is there already; the first text begins with BOS where the model
- * wants it. */
-static enum status encode(struct run_job *job, const struct text *text, uint32_t **ids, size_t *n,
-                          struct error *e)
+/* Tokens of text; the first text begins with BOS where the model wants it. */
+static enum status encode(const struct run_job *job, const struct text *text, bool first,
+                          uint32_t **ids, size_t *n, struct error *e)
 {
-    bool first = !job->generator || generator_tokens(job->generator) == 0;
     TRY(tokenizer_encode(job->model.tokenizer, text->bytes, text->size, first, true, ids, n, e));
     enum status status = open_model_check_ids(&job->model, *ids, *n, e);
     if (status != OK)
@@ -98,14 +98,33 @@ static void add_turn(struct turn *total, const struct turn *turn)
     total->decode_s += turn->decode_s;
 }
 
-/* Ends the output's last line and says when it is not the model that ended the text. */
-static void end_line(const struct run_job *job, const struct turn *turn)
+/* Lines of input go on when the context is full, with an empty one. */
+static void start_afresh(struct run_job *job)
 {
+    fprintf(stderr, "sbit: the context of %u tokens is full: starting afresh\n",
+            job->model.context);
+    generator_reset(job->generator);
+}
+
+/* " or raise --ctx" and the like, when the model was trained for more. */
+static const char *if_larger(const struct run_job *job, const char *advice)
+{
+    return job->model.context < job->model.weights->config.context ? advice : "";
+}
+
+/* Ends the output's last line and says when it is not the model that ended the text. */
+static void end_line(struct run_job *job, const struct turn *turn)
+{
+    const struct options *o = job->options;
     putchar('\n');
     fflush(stdout);
-    if (turn->end == TURN_CONTEXT)
-        fprintf(stderr, "sbit: the context of %u tokens is full; --ctx makes it larger\n",
-                job->model.context);
+    if (turn->end != TURN_CONTEXT)
+        return;
+    if (o->prompt || o->prompt_file)
+        fprintf(stderr, "sbit: the context of %u tokens is full%s\n", job->model.context,
+                if_larger(job, "; --ctx makes it larger"));
+    else
+        start_afresh(job);
 }
 
 static enum status speak(struct run_job *job, const uint32_t *ids, size_t n, struct error *e)
@@ -136,8 +155,8 @@ static enum status check_prompt(const struct run_job *job, size_t n, struct erro
             "the prompt is empty and %s has no token to begin a text with: give a prompt",
             job->options->model);
     FAIL_IF(n > job->model.context, e, ERR_LIMIT,
-            "the prompt has %zu tokens but the context holds %u: shorten it or raise --ctx", n,
-            job->model.context);
+            "the prompt has %zu tokens but the context holds %u: shorten it%s", n,
+            job->model.context, if_larger(job, " or raise --ctx"));
     return OK;
 }
 
@@ -145,7 +164,7 @@ static enum status run_prompt(struct run_job *job, const struct text *text, stru
 {
     uint32_t *ids;
     size_t n;
-    TRY(encode(job, text, &ids, &n, e));
+    TRY(encode(job, text, true, &ids, &n, e));
     enum status status = check_prompt(job, n, e);
     if (status == OK)
         status = start(job, e);
@@ -184,26 +203,50 @@ static enum status halt_answer(struct run_job *job, struct error *e)
 }
 
 /* Every line ends the one before it: only the first begins the text. */
-static enum status join_line(const struct run_job *job, struct text *line, struct error *e)
+static enum status encode_line(const struct run_job *job, const struct text *line, bool first,
+                               uint32_t **ids, size_t *n, struct error *e)
 {
-    char *joined;
-    if (generator_tokens(job->generator) == 0)
+    struct text joined = {.size = line->size + 1};
+    if (first)
+        return encode(job, line, true, ids, n, e);
+    TRY(mem_array(&joined.bytes, joined.size + 1, 1, "a line of input", e));
+    joined.bytes[0] = '\n';
+    memcpy(joined.bytes + 1, line->bytes, line->size);
+    enum status status = encode(job, &joined, false, ids, n, e);
+    text_free(&joined);
+    return status;
+}
+
+/* The tokens of a line for the context as it is, or for an empty one when the line fits only
+ * there. */
+static enum status fit_line(struct run_job *job, const struct text *line, uint32_t **ids, size_t *n,
+                            struct error *e)
+{
+    uint32_t used = generator_tokens(job->generator), context = job->model.context;
+    TRY(encode_line(job, line, used == 0, ids, n, e));
+    if (used == 0 || *n + used <= context)
         return OK;
-    TRY(mem_array(&joined, line->size + 2, 1, "a line of input", e));
-    joined[0] = '\n';
-    memcpy(joined + 1, line->bytes, line->size);
-    free(line->bytes);
-    *line = (struct text){.bytes = joined, .size = line->size + 1};
+    free(*ids);
+    TRY(encode_line(job, line, true, ids, n, e));
+    if (*n <= context)
+        start_afresh(job);
     return OK;
 }
 
-static enum status answer(struct run_job *job, struct text *line, struct error *e)
+static enum status answer(struct run_job *job, const struct text *line, struct error *e)
 {
     uint32_t *ids;
     size_t n;
-    TRY(join_line(job, line, e));
-    TRY(encode(job, line, &ids, &n, e));
-    enum status status = n > 0 ? speak(job, ids, n, e) : OK;
+    enum status status = OK;
+    TRY(fit_line(job, line, &ids, &n, e));
+    if (n > job->model.context) {
+        fprintf(stderr,
+                "sbit: this line has %zu tokens but the context holds %u: left out; shorten it%s\n",
+                n, job->model.context, if_larger(job, " or raise --ctx"));
+        job->refused++;
+    } else if (n > 0) {
+        status = speak(job, ids, n, e);
+    }
     free(ids);
     return status == ERR_INTERRUPTED ? halt_answer(job, e) : status;
 }
@@ -218,7 +261,7 @@ static enum status run_lines(struct run_job *job, struct line_reader *reader, st
         TRY(line_read(reader, job->cluster, &line, e));
         if (!line.bytes)
             return OK;
-        enum status status = answer(job, &line, e);
+        enum status status = line.size > 0 ? answer(job, &line, e) : OK;
         text_free(&line);
         TRY(status);
     }
@@ -238,21 +281,37 @@ static double rate(double count, double seconds)
     return seconds > 0 ? count / seconds : 0;
 }
 
+static const char *plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 static void print_summary(const struct run_job *job)
 {
     const struct cluster *c = job->cluster;
     const struct turn *t = &job->total;
-    fprintf(stderr, "\nsbit: prompt %u tokens, %.1f tok/s; generated %u tokens, %.1f tok/s; ",
-            t->prompt_tokens, rate(t->prompt_tokens, t->prompt_s), t->generated_tokens,
-            rate(t->decoded_tokens, t->decode_s));
+    fprintf(stderr, "\nsbit: prompt %u token%s", t->prompt_tokens, plural(t->prompt_tokens));
+    if (t->prompt_tokens >= TELLING_SPEED)
+        fprintf(stderr, ", %.1f tok/s", rate(t->prompt_tokens, t->prompt_s));
+    fprintf(stderr, "; generated %u token%s", t->generated_tokens, plural(t->generated_tokens));
+    if (t->decoded_tokens > 0)
+        fprintf(stderr, ", %.1f tok/s", rate(t->decoded_tokens, t->decode_s));
+    fputs("; ", stderr);
     if (job->options->temp > 0)
         fprintf(stderr, "seed %llu; ", (unsigned long long)job->seed);
-    fprintf(stderr, "%d rank%s, peak RSS", c->size, c->size == 1 ? "" : "s");
+    fprintf(stderr, "%d rank%s, peak RSS", c->size, plural((uint64_t)c->size));
     for (int r = 0; r < c->size; r++)
         fprintf(stderr, "%s %.1f", r ? "," : "", (double)c->stats[r].peak_rss_bytes / (1 << 20));
     fprintf(stderr, " MiB\n");
     if (job->options->stats)
         cluster_print_stats(c);
+}
+
+/* JSON's integers are signed here. */
+static json_t *seed_json(uint64_t seed)
+{
+    return seed <= INT64_MAX ? json_integer((json_int_t)seed)
+                             : json_sprintf("%llu", (unsigned long long)seed);
 }
 
 static enum status write_json(const struct run_job *job, struct error *e)
@@ -263,12 +322,13 @@ static enum status write_json(const struct run_job *job, struct error *e)
     snprintf(hash, sizeof hash, "%016llx",
              (unsigned long long)generator_logits_hash(job->generator));
     TRY(cluster_ranks_json(job->cluster, &ranks, e));
-    json_t *root =
-        json_pack("{s:s, s:s%, s:s, s:I, s:I, s:f, s:f, s:o}", "model", job->options->model, "text",
-                  job->text, job->text_size, "logits_hash", hash, "prompt_tokens",
-                  (json_int_t)t->prompt_tokens, "generated_tokens", (json_int_t)t->generated_tokens,
-                  "prompt_tok_s", rate(t->prompt_tokens, t->prompt_s), "decode_tok_s",
-                  rate(t->decoded_tokens, t->decode_s), "ranks", ranks);
+    json_t *root = json_pack(
+        "{s:s, s:s%, s:o, s:f, s:I, s:s, s:I, s:I, s:f, s:f, s:o}", "model", job->options->model,
+        "text", job->text, job->text_size, "seed", seed_json(job->seed), "temp", job->options->temp,
+        "ctx", (json_int_t)job->model.context, "logits_hash", hash, "prompt_tokens",
+        (json_int_t)t->prompt_tokens, "generated_tokens", (json_int_t)t->generated_tokens,
+        "prompt_tok_s", rate(t->prompt_tokens, t->prompt_s), "decode_tok_s",
+        rate(t->decoded_tokens, t->decode_s), "ranks", ranks);
     return report_write_json(root, job->options->json, e);
 }
 
@@ -277,7 +337,12 @@ static enum status report(struct run_job *job, struct error *e)
     TRY(cluster_gather_stats(job->cluster, e));
     print_summary(job);
     FAIL_IF(fflush(job->spoken) != 0, e, ERR_MEMORY, "out of memory: the generated text");
-    return job->options->json ? write_json(job, e) : OK;
+    if (job->options->json)
+        TRY(write_json(job, e));
+    FAIL_IF(job->refused > 0 && !isatty(STDIN_FILENO), e, ERR_LIMIT,
+            "%u line%s of the input did not fit into the context: left out", job->refused,
+            plural(job->refused));
+    return OK;
 }
 
 static enum status run(struct run_job *job, struct error *e)

@@ -7,7 +7,7 @@
 #include "common/codebook.h"
 #include "common/mem.h"
 
-/* How much the model's output suffers from the relative error of a matrix, by kind. In the
+/* How much the model's output suffers from the relative squared error of a matrix, by kind. In the
  * spirit of the measurements on small trained models (held-out loss per kind: errors of v cost
  * most, those of q and k least); rough, and to be replaced by measured sensitivities once there
  * is calibration. */
@@ -161,9 +161,11 @@ enum status plan_compression(struct plan_unit *units, uint32_t n, const struct p
     }
     if (method == UNIT_CODE)
         TRY(allocate_bits(units, n, s->bits, totals, e));
+    totals->none_fits = true;
     for (uint32_t i = 0; i < n; i++) {
         if (!plan_is_matrix(&units[i]))
             continue;
+        totals->none_fits = totals->none_fits && units[i].why[0];
         totals->matrix_bytes += units[i].form.bytes;
         totals->matrix_weights += units[i].rows * units[i].cols;
     }

@@ -34,6 +34,7 @@ struct plan_settings {
 struct plan_totals {
     uint64_t matrix_bytes, matrix_weights; /* matrices of blocks */
     bool over_budget; /* code: even the longest groups everywhere exceed the bits asked for */
+    bool none_fits;   /* no matrix of the blocks can have the type asked for */
 };
 
 /* A matrix inside a block: what the method and the bits are about. */

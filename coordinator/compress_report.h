@@ -25,9 +25,9 @@ struct compress_report {
 
 /* The table for people; c holds the ranks' numbers (cluster_gather_stats). */
 void compress_report_print(const struct compress_report *r, const struct cluster *c);
-/* Keys: file_bytes, source_bytes, parameters, ratio_f32, ratio_source, bits_per_weight,
- * matrix_bits_per_weight, seconds, method, bits_asked (code), over_budget, files, notes[],
- * matrices[] {name, type, d, bits, error}, ranks[]. *out is a new reference. */
+/* Keys: file_bytes, source_bytes (both of whole files), parameters, ratio_f32, ratio_source,
+ * bits_per_weight, matrix_bits_per_weight, seconds, method, bits_asked (code), over_budget, files,
+ * notes[], matrices[] {name, type, d, bits, error}, ranks[]. *out is a new reference. */
 enum status compress_report_json(const struct compress_report *r, const struct cluster *c,
                                  json_t **out, struct error *e);
 

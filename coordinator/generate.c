@@ -224,6 +224,12 @@ enum status generator_halt(struct generator *g, struct turn *turn, struct error 
     return OK;
 }
 
+void generator_reset(struct generator *g)
+{
+    g->n_tokens = g->fed = 0;
+    sampler_forget(&g->sampler);
+}
+
 uint64_t generator_logits_hash(const struct generator *g)
 {
     return XXH3_64bits_digest(g->hash);

@@ -59,6 +59,8 @@ enum status generator_add(struct generator *g, const uint32_t *ids, size_t n, st
 enum status generator_run(struct generator *g, int64_t limit, struct turn *turn, struct error *e);
 /* Ends an interrupted turn: waits for what is on its way and forgets it. */
 enum status generator_halt(struct generator *g, struct turn *turn, struct error *e);
+/* Forgets all tokens, so that the next ones begin a text; the random draws go on. Between turns. */
+void generator_reset(struct generator *g);
 /* XXH3 of the rows of logits that were sampled from, in order: the same for the same model, prompt
  * and options, however many ranks, threads or micro-batches were used. */
 uint64_t generator_logits_hash(const struct generator *g);

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* fallocate */
+#define _GNU_SOURCE /* fallocate, sync_file_range */
 #include "coordinator/gguf_output.h"
 
 #include <errno.h>
@@ -14,6 +14,10 @@
 
 #include "common/mem.h"
 #include "common/weights.h"
+#include "coordinator/output_path.h"
+
+/* Unwritten bytes of a file that may gather: what fsync has to wait for in the end. */
+enum { WRITE_BACK_BYTES = 32 << 20 };
 
 struct out_tensor {
     char name[65];
@@ -28,10 +32,15 @@ struct out_tensor {
 
 struct out_file {
     struct gguf_writer *writer;
-    char *path, *part;
+    char *path, *target, *part; /* as named; behind links; target while it is not complete */
     int fd;
     bool made, renamed;
-    uint64_t n_tensors, header_bytes;
+    uint64_t n_tensors, header_bytes, unwritten;
+};
+
+struct kept_file {
+    dev_t device;
+    ino_t inode;
 };
 
 struct gguf_output {
@@ -41,23 +50,20 @@ struct gguf_output {
     struct out_file *files;
     uint32_t n_files;
     struct gguf_writer *first; /* files[0].writer once laid out */
+    uint64_t set_hash;         /* 0 until all tensors are complete */
+    struct kept_file *kept;
+    size_t n_kept;
 };
 
+/* Says early what begin finds out for every single file. */
 static enum status check_path(const char *path, struct error *e)
 {
-    struct stat st;
-    char folder[4096];
-    const char *slash = strrchr(path, '/');
+    char *target;
     FAIL_IF(!*path, e, ERR_USAGE, "-o needs the name of a file");
-    if (stat(path, &st) == 0)
-        FAIL_IF(!S_ISREG(st.st_mode), e, ERR_IO,
-                "%s is a %s: -o needs the name of a file to be written", path,
-                S_ISDIR(st.st_mode) ? "folder" : "device or pipe");
-    int n = snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
-                     slash ? path : ".");
-    FAIL_IF(n < 0 || (size_t)n >= sizeof folder, e, ERR_IO, "the path %.80s... is too long", path);
-    if (access(folder, W_OK | X_OK) != 0)
-        return error_set_errno(e, ERR_IO, "cannot write %s: its folder refuses", path);
+    FAIL_IF(strcmp(path, "-") == 0, e, ERR_USAGE,
+            "-o needs the name of a file: a model cannot go to standard output");
+    TRY(output_path_resolve(&target, path, e));
+    free(target);
     return OK;
 }
 
@@ -90,6 +96,7 @@ void gguf_output_free(struct gguf_output *o)
         if (i > 0)
             gguf_writer_free(f->writer);
         free(f->path);
+        free(f->target);
         free(f->part);
     }
     for (uint32_t i = 0; i < o->n_tensors; i++)
@@ -97,6 +104,7 @@ void gguf_output_free(struct gguf_output *o)
     gguf_writer_free(o->first);
     free(o->files);
     free(o->tensors);
+    free(o->kept);
     free(o->path);
     free(o);
 }
@@ -104,6 +112,18 @@ void gguf_output_free(struct gguf_output *o)
 struct gguf_writer *gguf_output_writer(struct gguf_output *o)
 {
     return o->first;
+}
+
+enum status gguf_output_keep(struct gguf_output *o, const char *path, struct error *e)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) /* a link to nothing: nothing can be lost */
+        return OK;
+    struct kept_file *more = realloc(o->kept, (o->n_kept + 1) * sizeof *more);
+    FAIL_IF(!more, e, ERR_MEMORY, "out of memory: a list of %zu files", o->n_kept + 1);
+    o->kept = more;
+    o->kept[o->n_kept++] = (struct kept_file){st.st_dev, st.st_ino};
+    return OK;
 }
 
 enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype dtype,
@@ -173,12 +193,27 @@ static enum status name_file(struct gguf_output *o, uint32_t i, struct error *e)
     if (stem > 5 && strcmp(o->path + stem - 5, ".gguf") == 0)
         stem -= 5;
     TRY(mem_array(&f->path, room, 1, "a file name", e));
-    TRY(mem_array(&f->part, room, 1, "a file name", e));
     if (o->n_files == 1)
         snprintf(f->path, room, "%s", o->path);
     else
         snprintf(f->path, room, "%.*s-%05u-of-%05u.gguf", (int)stem, o->path, i + 1, o->n_files);
-    snprintf(f->part, room, "%s.part-%ld", f->path, (long)getpid());
+    TRY(output_path_resolve(&f->target, f->path, e));
+    room = strlen(f->target) + 32;
+    TRY(mem_array(&f->part, room, 1, "a file name", e));
+    snprintf(f->part, room, "%s.part-%ld", f->target, (long)getpid());
+    return OK;
+}
+
+/* Over a file that is being read, the output would destroy what the user may have only once. */
+static enum status check_kept(const struct gguf_output *o, const struct out_file *f,
+                              struct error *e)
+{
+    struct stat st;
+    if (stat(f->target, &st) != 0)
+        return OK;
+    for (size_t i = 0; i < o->n_kept; i++)
+        FAIL_IF(o->kept[i].device == st.st_dev && o->kept[i].inode == st.st_ino, e, ERR_USAGE,
+                "%s is a file of the source itself: name another file with -o", f->path);
     return OK;
 }
 
@@ -201,6 +236,23 @@ static enum status set_split_keys(struct gguf_output *o, uint32_t i, struct erro
     return set_key(w, "split.tensors.count", GGUF_I32, &tensors, sizeof tensors, e);
 }
 
+/* One number for the whole set: shards of two runs may fit each other in everything else. */
+static enum status hash_set(struct gguf_output *o, struct error *e)
+{
+    XXH3_state_t *state = XXH3_createState();
+    FAIL_IF(!state, e, ERR_MEMORY, "out of memory: the hash of the files");
+    XXH3_64bits_reset(state);
+    for (uint32_t i = 0; i < o->n_tensors; i++) {
+        uint8_t bytes[8];
+        for (int b = 0; b < 8; b++)
+            bytes[b] = (uint8_t)(o->tensors[i].digest >> 8 * b);
+        XXH3_64bits_update(state, bytes, sizeof bytes);
+    }
+    o->set_hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return OK;
+}
+
 /* The tensors' hashes, or zeros where they are not known yet. */
 static enum status set_hashes(struct gguf_output *o, uint32_t file, struct error *e)
 {
@@ -210,8 +262,11 @@ static enum status set_hashes(struct gguf_output *o, uint32_t file, struct error
     for (uint32_t i = 0; i < o->n_tensors; i++)
         if (o->tensors[i].file == file)
             hashes[o->tensors[i].place] = o->tensors[i].digest;
-    enum status status = gguf_set_array(f->writer, WEIGHTS_TENSOR_HASH, GGUF_U64, hashes, f->n_tensors, e);
+    enum status status =
+        gguf_set_array(f->writer, WEIGHTS_TENSOR_HASH, GGUF_U64, hashes, f->n_tensors, e);
     free(hashes);
+    if (status == OK && o->n_files > 1)
+        status = gguf_set_u64(f->writer, WEIGHTS_SET_HASH, o->set_hash, e);
     if (status == OK)
         status = gguf_set_u64(f->writer, GGUF_HEADER_HASH, 0, e);
     return status;
@@ -222,6 +277,7 @@ static enum status lay_out(struct gguf_output *o, uint32_t i, struct error *e)
     struct out_file *f = &o->files[i];
     uint8_t *header;
     TRY(name_file(o, i, e));
+    TRY(check_kept(o, f, e));
     f->writer = o->first;
     if (i > 0)
         TRY(gguf_writer_create(&f->writer, GGUF_OUTPUT_ALIGNMENT, e));
@@ -283,6 +339,17 @@ const char *gguf_output_path(const struct gguf_output *o)
     return o->files[0].path;
 }
 
+/* Makes the disk start early, and waits for what was started the last time: on a slow card fsync
+ * would else take minutes in which this rank hears nobody. Only a hint: fsync has the last word. */
+static void write_back(struct out_file *f, uint64_t bytes)
+{
+    f->unwritten += bytes;
+    if (f->unwritten < WRITE_BACK_BYTES)
+        return;
+    f->unwritten = 0;
+    (void)sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
+}
+
 static enum status write_at(const struct out_file *f, uint64_t at, const void *data, uint64_t size,
                             struct error *e)
 {
@@ -324,7 +391,7 @@ enum status gguf_output_write(struct gguf_output *o, uint32_t index, uint64_t of
     FAIL_IF(index >= o->n_tensors, e, ERR_PEER, "a part of tensor %u came: there are %u", index,
             o->n_tensors);
     struct out_tensor *t = &o->tensors[index];
-    const struct out_file *f = &o->files[t->file];
+    struct out_file *f = &o->files[t->file];
     FAIL_IF(offset != t->written || size > t->bytes - t->written, e, ERR_PEER,
             "a part of %s came for bytes %llu to %llu: %llu of %llu are there", t->name,
             (unsigned long long)offset, (unsigned long long)(offset + size),
@@ -332,6 +399,7 @@ enum status gguf_output_write(struct gguf_output *o, uint32_t index, uint64_t of
     if (size == 0)
         return OK;
     TRY(write_at(f, gguf_writer_offset(f->writer, t->place) + offset, data, size, e));
+    write_back(f, size);
     return hash_part(t, data, size, e);
 }
 
@@ -362,18 +430,20 @@ static enum status sync_and_close(struct out_file *f, struct error *e)
     return failed ? error_set_errno(e, ERR_IO, "cannot write %s", f->path) : OK;
 }
 
-/* All files get their names, or none: what was renamed before a failure is removed again. */
+/* What has its name keeps it, also when a later file fails: it may have replaced a file of an
+ * older set, which is gone already. */
 static enum status rename_all(struct gguf_output *o, struct error *e)
 {
     for (uint32_t i = 0; i < o->n_files; i++) {
         struct out_file *f = &o->files[i];
-        f->renamed = rename(f->part, f->path) == 0;
+        f->renamed = rename(f->part, f->target) == 0;
         if (f->renamed)
             continue;
-        enum status status = error_set_errno(e, ERR_IO, "cannot write %s", f->path);
-        while (i-- > 0)
-            unlink(o->files[i].path);
-        return status;
+        FAIL_IF(i > 0, e, ERR_IO,
+                "cannot write %s: %s. The first %u of %u files are in place and stay, the others "
+                "were removed: compress again to get a whole set",
+                f->path, strerror(errno), i, o->n_files);
+        return error_set_errno(e, ERR_IO, "cannot write %s", f->path);
     }
     return OK;
 }
@@ -384,6 +454,7 @@ enum status gguf_output_finish(struct gguf_output *o, struct error *e)
         FAIL_IF(o->tensors[i].written != o->tensors[i].bytes, e, ERR_PEER,
                 "%s is not complete: %llu of %llu bytes came", o->tensors[i].name,
                 (unsigned long long)o->tensors[i].written, (unsigned long long)o->tensors[i].bytes);
+    TRY(hash_set(o, e));
     for (uint32_t i = 0; i < o->n_files; i++)
         TRY(write_header(o, i, e));
     for (uint32_t i = 0; i < o->n_files; i++)

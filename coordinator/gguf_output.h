@@ -17,8 +17,8 @@ enum { GGUF_OUTPUT_ALIGNMENT = 64 };
 
 struct gguf_output;
 
-/* For a file at path. *out is the caller's, gguf_output_free. Errors: ERR_IO when path is a
- * folder, a device or lies where nothing can be written. */
+/* For a file at path; where that is a symbolic link, what it points to is written. *out is the
+ * caller's, gguf_output_free. Errors: ERR_USAGE without a name, ERR_IO as output_path_resolve. */
 enum status gguf_output_create(struct gguf_output **out, const char *path, struct error *e);
 /* Removes unfinished files. NULL is fine. */
 void gguf_output_free(struct gguf_output *o);
@@ -26,12 +26,16 @@ void gguf_output_free(struct gguf_output *o);
 /* The header of the first file, which holds the metadata. Borrowed. */
 struct gguf_writer *gguf_output_writer(struct gguf_output *o);
 
+/* Keeps the file at path from being written over: begin refuses to, by whatever name. */
+enum status gguf_output_keep(struct gguf_output *o, const char *path, struct error *e);
+
 /* Adds a tensor behind those added before; *index is its number for gguf_output_write. */
 enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype dtype,
                             uint32_t dims, const uint64_t *dim, uint32_t *index, struct error *e);
 
 /* Lays out the files, of at most shard_bytes each where the tensors allow it (0: one file), and
- * opens them at their full size, so that a full disk shows now where the file system can tell. */
+ * opens them at their full size, so that a full disk shows now where the file system can tell.
+ * Errors: ERR_USAGE for a file to be kept, ERR_IO for a name that cannot be written. */
 enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struct error *e);
 /* Bytes of all files together, and how many there are; valid after begin. */
 uint64_t gguf_output_bytes(const struct gguf_output *o);
@@ -45,8 +49,9 @@ const char *gguf_output_path(const struct gguf_output *o);
 enum status gguf_output_write(struct gguf_output *o, uint32_t index, uint64_t offset,
                               const void *data, uint64_t size, struct error *e);
 
-/* Fills the tensor hashes, writes and seals the headers, syncs and renames. Errors: ERR_PEER
- * naming a tensor that is not complete, ERR_IO. */
+/* Fills the hashes, writes and seals the headers, syncs and renames; on a slow disk this takes a
+ * while. Errors: ERR_PEER naming a tensor that is not complete, ERR_IO. Files that have their
+ * names when a later one fails keep them. */
 enum status gguf_output_finish(struct gguf_output *o, struct error *e);
 
 #endif

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE /* sched_getaffinity */
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,9 +248,21 @@ static void occupy_streams(void)
             (void)open("/dev/null", modes[fd]); /* takes the lowest free number */
 }
 
+/* Files are read through mappings: a file that was cut short meanwhile, or a disk that fails,
+ * shows as this signal. */
+static void end_on_lost_file(int number)
+{
+    static const char text[] = "sbit: a file of the model was cut short, or its disk failed, while "
+                               "it was being read: check the file and run again\n";
+    (void)number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(1);
+}
+
 int main(int argc, char **argv)
 {
     occupy_streams();
+    signal(SIGBUS, end_on_lost_file);
     struct options o;
     struct error e = {0};
     struct transport *t = NULL;

@@ -9,6 +9,8 @@
 
 #include "coordinator/options_table.h"
 
+static const char size_units[] = "KMGTP"; /* powers of 1024 */
+
 struct parser {
     struct options *o;
     const struct command_rule *command;
@@ -85,12 +87,26 @@ static enum status bad_value(const struct parser *p, const struct option_rule *r
                      text, p->command->name);
 }
 
+/* A limit as the user would write it: "1M" for sizes. */
+static const char *limit_text(const struct option_rule *r, double value, char out[32])
+{
+    size_t unit = 0;
+    double v = value;
+    while (r->kind == OPTION_SIZE && unit < strlen(size_units) && v >= 1024 && fmod(v, 1024) == 0) {
+        v /= 1024;
+        unit++;
+    }
+    snprintf(out, 32, "%.10g%.*s", v, unit > 0, unit > 0 ? &size_units[unit - 1] : "");
+    return out;
+}
+
 static enum status check_range(const struct parser *p, const struct option_rule *r,
                                const char *text, double value, struct error *e)
 {
+    char low[32], high[32];
     FAIL_IF(!(value >= r->min && value <= r->max), e, ERR_USAGE,
-            "--%s %s is out of range: %.10g to %.10g is allowed; see sbit %s --help", r->name, text,
-            r->min, r->max, p->command->name);
+            "--%s %s is out of range: %s to %s is allowed; see sbit %s --help", r->name, text,
+            limit_text(r, r->min, low), limit_text(r, r->max, high), p->command->name);
     return OK;
 }
 
@@ -141,13 +157,12 @@ static enum status parse_whole(const struct parser *p, const struct option_rule 
 static enum status parse_size(const struct parser *p, const struct option_rule *r, const char *text,
                               struct error *e)
 {
-    static const char units[] = "KMG";
     size_t n = strlen(text);
-    const char *unit = n && text[n - 1] ? strchr(units, text[n - 1]) : NULL;
+    const char *unit = n ? strchr(size_units, text[n - 1]) : NULL;
     uint64_t v;
     if (!parse_digits(text, unit ? n - 1 : n, &v))
         return bad_value(p, r, text, "a size such as 500M or 4G", e);
-    uint64_t factor = unit ? UINT64_C(1024) << 10 * (unit - units) : 1;
+    uint64_t factor = unit ? UINT64_C(1024) << 10 * (unit - size_units) : 1;
     TRY(check_range(p, r, text, (double)v * (double)factor, e));
     *(uint64_t *)((char *)p->o + r->offset) = v * factor;
     return OK;

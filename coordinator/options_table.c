@@ -8,6 +8,9 @@
 #define TOKENIZE (1u << CMD_TOKENIZE)
 #define RANKS    (COMPRESS | RUN | EVAL)
 
+#define SIZE_MEBI 1048576.0
+#define SIZE_PEBI 1125899906842624.0
+
 #define AT(field) offsetof(struct options, field)
 
 static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", NULL};
@@ -19,15 +22,16 @@ const struct option_rule option_rules[] = {
      "the GGUF file to write"},
     {"method", 0, OPTION_CHOICE, AT(method), 0, 0, 0, methods, COMPRESS, "NAME",
      "code: one byte per 2 to 16 weights, see --bits (default);\n"
-     "sign: one bit per weight, the largest weights restored;\n"
+     "sign: signs, a scale per 128, the largest 2 % in F16: about\n"
+     "2.4 bits per weight, see --outliers;\n"
      "q8_0, q4_0: standard types that other GGUF runtimes read"},
     {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, COMPRESS, "B",
      "bits per weight of the matrices for method code, 0.5 to 4\n(default 1)"},
     {"outliers", 0, OPTION_REAL, AT(outliers), 0, 0, 0.5, NULL, COMPRESS, "SHARE",
-     "share of weights that method sign restores in F16\n(default 0.02)"},
+     "share of weights that method sign restores in F16, each for\n64 bits (default 0.02)"},
     {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, COMPRESS, "TYPE",
      "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
-    {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, 1048576, 1e15, NULL, COMPRESS, "SIZE",
+    {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, SIZE_MEBI, SIZE_PEBI, NULL, COMPRESS, "SIZE",
      "cut the output into files of at most SIZE (500M, 4G)"},
     {"prompt", 'p', OPTION_STRING, AT(prompt), 0, 0, 0, NULL, RUN | TOKENIZE, "TEXT",
      "the text itself"},
@@ -85,9 +89,10 @@ const struct command_rule command_rules[] = {
      "into one GGUF file. Under mpirun each rank works on its share of the matrices; the result\n"
      "does not depend on how many there are."},
     {"run", CMD_RUN, "MODEL", "generate text",
-     "Continues a text: prints the prompt and what follows it. Without -p and -f it reads lines "
-     "from\n"
-     "standard input and continues after each (Ctrl-C stops an answer, Ctrl-D ends).\n\n" MODEL_IS},
+     "Continues a text: prints the prompt and what follows it.\n"
+     "Without -p and -f: reads lines from standard input; all lines continue one text, each sees\n"
+     "what came before; it is not a chat (Ctrl-C stops an answer, Ctrl-D ends). When the context\n"
+     "is full the next line begins a new text.\n\n" MODEL_IS},
     {"eval", CMD_EVAL, "MODEL", "measure perplexity, and distance from a reference model",
      "Scores a text: perplexity over windows of --ctx tokens that do not overlap, and with "
      "--against\n"

@@ -16,7 +16,7 @@ enum option_kind {
     OPTION_U32,
     OPTION_U64,
     OPTION_I64,
-    OPTION_SIZE, /* uint64_t bytes, with K, M or G */
+    OPTION_SIZE, /* uint64_t bytes, with K, M, G, T or P */
 };
 
 struct option_rule {

@@ -11,11 +11,13 @@
 #include "common/mem.h"
 #include "common/utf8.h"
 
-/* A device or pipe (/dev/stdout) is written directly, anything else beside and renamed. */
+/* A device or pipe is written directly, anything else beside and renamed. /dev/stdout is what the
+ * shell made of it, but its name must not be renamed over even when that is a file. */
 static bool is_special(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+    bool device = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+    return stat(path, &st) == 0 && (device || !S_ISREG(st.st_mode));
 }
 
 static enum status part_name(char **out, const char *path, struct error *e)
@@ -24,6 +26,18 @@ static enum status part_name(char **out, const char *path, struct error *e)
     TRY(mem_array(out, n, 1, "a file name", e));
     snprintf(*out, n, "%s.part", path);
     return OK;
+}
+
+const char *report_ratio(char out[128], uint64_t bytes, double others, const char *what)
+{
+    double larger = (double)bytes / others;
+    if (larger < 0.995)
+        snprintf(out, 128, "%.2f times smaller than %s", 1 / larger, what);
+    else if (larger < 1.005)
+        snprintf(out, 128, "as large as %s", what);
+    else
+        snprintf(out, 128, "%.2f times the size of %s", larger, what);
+    return out;
 }
 
 enum status report_check_path(const char *path, struct error *e)
@@ -106,9 +120,10 @@ enum status report_check_names(const struct options *o, struct error *e)
     return OK;
 }
 
-static enum status dump(const json_t *root, const char *file, const char *path, struct error *e)
+static enum status dump(const json_t *root, const char *file, const char *mode, const char *path,
+                        struct error *e)
 {
-    FILE *f = fopen(file, "wb");
+    FILE *f = fopen(file, mode);
     if (!f)
         return error_set_errno(e, ERR_IO, "cannot write %s", path);
     bool good = json_dumpf(root, f, JSON_INDENT(2) | JSON_PRESERVE_ORDER) == 0;
@@ -121,7 +136,7 @@ static enum status dump_beside(const json_t *root, const char *path, struct erro
 {
     char *part;
     TRY(part_name(&part, path, e));
-    enum status status = dump(root, part, path, e);
+    enum status status = dump(root, part, "wb", path, e);
     if (status == OK && rename(part, path) != 0)
         status = error_set_errno(e, ERR_IO, "cannot rename %s to %s", part, path);
     if (status != OK)
@@ -134,7 +149,9 @@ enum status report_write_json(json_t *root, const char *path, struct error *e)
 {
     if (!root)
         return error_set(e, ERR_MEMORY, "out of memory: the report for %s", path);
-    enum status status = is_special(path) ? dump(root, path, path, e) : dump_beside(root, path, e);
+    fflush(stdout); /* which may be the same file; "a": it may hold something already */
+    enum status status =
+        is_special(path) ? dump(root, path, "ab", path, e) : dump_beside(root, path, e);
     json_decref(root);
     return status;
 }
@@ -176,12 +193,12 @@ void cluster_print_stats(const struct cluster *c)
 {
     const double mib = 1 << 20;
     fprintf(stderr, "rank  host              blocks   peak MiB   compute s      wait s  messages"
-                    "   sent MiB    raw MiB\n");
+                    "   sent MiB  before packing MiB\n");
     for (int r = 0; r < c->size; r++) {
         const struct msg_stats *s = &c->stats[r];
         char blocks[24];
         block_range(blocks, s);
-        fprintf(stderr, "%4d  %-16.16s %7s %10.1f %11.3f %11.3f %9llu %10.3f %10.3f\n", r, s->host,
+        fprintf(stderr, "%4d  %-16.16s %7s %10.1f %11.3f %11.3f %9llu %10.3f %19.3f\n", r, s->host,
                 blocks, (double)s->peak_rss_bytes / mib, s->compute_s, s->wait_s,
                 (unsigned long long)s->messages, (double)s->sent_bytes / mib,
                 (double)s->sent_raw_bytes / mib);

@@ -56,6 +56,11 @@ void sampler_accept(struct sampler *s, uint32_t id)
     s->recent[s->seen++ % SAMPLER_RECENT] = id;
 }
 
+void sampler_forget(struct sampler *s)
+{
+    s->seen = 0;
+}
+
 /* Penalises each recent token once, however often it occurs. */
 static void penalise(struct sampler *s)
 {

@@ -45,6 +45,8 @@ enum status sampler_init(struct sampler *s, const struct sampler_config *config,
 void sampler_free(struct sampler *s);
 /* Notes a token of the prompt or of the continuation for the repeat penalty. */
 void sampler_accept(struct sampler *s, uint32_t id);
+/* Forgets the tokens noted. */
+void sampler_forget(struct sampler *s);
 /* The next token for logits[vocab]; values that are not a number count as minus infinity. Does not
  * accept it. */
 uint32_t sampler_pick(struct sampler *s, const float *logits);

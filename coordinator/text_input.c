@@ -10,7 +10,7 @@
 
 #include "common/mem.h"
 
-#define PIECE 65536
+#define PIECE   65536
 #define LONGEST (UINT64_C(256) << 20) /* an endless input (/dev/zero) shall not fill the memory */
 
 void text_free(struct text *t)

@@ -86,6 +86,11 @@ static enum status send_part(void *self, uint32_t unit, const char *suffix, uint
     m.tensor.unit = unit;
     m.tensor.offset = offset;
     snprintf(m.tensor.suffix, sizeof m.tensor.suffix, "%s", suffix);
+    if (job->loop->transport->rank != 0) { /* else nothing travels */
+        job->loop->stats.messages++;
+        job->loop->stats.sent_bytes += size;
+        job->loop->stats.sent_raw_bytes += size;
+    }
     return loop_send(job->loop, 0, &m, e);
 }
 

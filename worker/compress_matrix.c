@@ -151,18 +151,45 @@ static const float *chunk_row(const struct compress_matrix *m, int r)
     return m->chunk + (size_t)r * (size_t)m->cols;
 }
 
+/* The weights are too large for what the form has to say about them. */
+static enum status say_too_large(const struct compress_matrix *m, struct error *e)
+{
+    enum tensor_kind kind;
+    uint32_t block;
+    bool outside = model_kind_of(m->tensor->name, &kind, &block) && !model_rule(kind)->per_block;
+    bool plain = m->unit.method == UNIT_F16 || m->unit.method == UNIT_SIGN;
+    return error_set(e, ERR_LIMIT, "%s: tensor %s has weights beyond what %s can hold: %s",
+                     m->tensor->file, m->tensor->name, form_name((enum unit_method)m->unit.method),
+                     outside ? "use --embeddings f32"
+                     : plain ? "--method code reaches further"
+                             : "a sound model has none so large, so get or make that file again");
+}
+
+/* A matrix of nothing but rounding would run, and say nonsense. */
+static enum status check_errors(const struct compress_matrix *m, struct error *e)
+{
+    FAIL_IF(m->weight2 > 0 && m->error2 >= m->weight2, e, ERR_LIMIT,
+            "%s: tensor %s has weights so small that all are lost when stored as %s: a sound model "
+            "has none such, so get or make that file again",
+            m->tensor->file, m->tensor->name, form_name((enum unit_method)m->unit.method));
+    return OK;
+}
+
 static enum status code_rows(struct compress_matrix *m, int count, const struct part_sink *sink,
                              struct error *e)
 {
     size_t groups = (size_t)m->form.tensor[0].dim[1], band = groups * FORM_BAND;
     size_t scratch = code_encoder_scratch(m->encoder);
+    int unfit = 0;
     memset(m->parts, 0, part_bytes(m, count));
-#pragma omp parallel for num_threads(m->threads) schedule(dynamic, 4)
+#pragma omp parallel for num_threads(m->threads) schedule(dynamic, 4) reduction(+ : unfit)
     for (int r = 0; r < count; r++)
-        code_encode_row(m->encoder, chunk_row(m, r),
-                        m->scratch + (size_t)omp_get_thread_num() * scratch,
-                        m->parts + (size_t)(r / FORM_BAND) * band + r % FORM_BAND, FORM_BAND,
-                        &m->scales[r], &m->errors[r]);
+        unfit += !code_encode_row(m->encoder, chunk_row(m, r),
+                                  m->scratch + (size_t)omp_get_thread_num() * scratch,
+                                  m->parts + (size_t)(r / FORM_BAND) * band + r % FORM_BAND,
+                                  FORM_BAND, &m->scales[r], &m->errors[r]);
+    if (unfit)
+        return say_too_large(m, e);
     TRY(sink->put(sink->self, m->unit.index, ".code", (uint64_t)(m->next / FORM_BAND) * band,
                   m->parts, part_bytes(m, count), e));
     return sink->put(sink->self, m->unit.index, ".code_out", (uint64_t)m->next * sizeof(uint16_t),
@@ -179,8 +206,8 @@ static enum status block_rows(struct compress_matrix *m, int count, const struct
     for (int r = 0; r < count; r++)
         unfit += !blocks_encode_row(dtype, chunk_row(m, r), m->cols,
                                     m->parts + (size_t)r * row_bytes, &m->errors[r]);
-    FAIL_IF(unfit, e, ERR_LIMIT, "%s has weights beyond the range of %s: store it as f32",
-            m->tensor->name, dtype_info(dtype)->name);
+    if (unfit)
+        return say_too_large(m, e);
     return sink->put(sink->self, m->unit.index, ".weight", (uint64_t)m->next * row_bytes, m->parts,
                      part_bytes(m, count), e);
 }
@@ -215,18 +242,20 @@ static enum status encode_sign(struct compress_matrix *m, int count, uint32_t en
                                struct entry_buffers *b, struct error *e)
 {
     size_t row_bytes = part_bytes(m, 1);
+    int unfit = 0;
     b->column_bytes = m->cols <= 32768 ? 2 : 4;
     TRY(mem_array(&b->row, entries, sizeof *b->row, "outliers", e));
     TRY(mem_array(&b->column, entries, b->column_bytes, "outliers", e));
     TRY(mem_array(&b->value, entries, sizeof *b->value, "outliers", e));
-#pragma omp parallel for num_threads(m->threads) schedule(static)
+#pragma omp parallel for num_threads(m->threads) schedule(static) reduction(+ : unfit)
     for (int r = 0; r < count; r++) {
         struct sign_entries to = {b->row + m->above[r], b->column + m->above[r] * b->column_bytes,
                                   (int)b->column_bytes, b->value + m->above[r]};
-        sign_encode_row(chunk_row(m, r), m->cols, m->threshold.bits, m->equal[r], m->next + r, NULL,
-                        m->parts + (size_t)r * row_bytes, &to, &m->errors[r]);
+        unfit +=
+            !sign_encode_row(chunk_row(m, r), m->cols, m->threshold.bits, m->equal[r], m->next + r,
+                             NULL, m->parts + (size_t)r * row_bytes, &to, &m->errors[r]);
     }
-    return OK;
+    return unfit ? say_too_large(m, e) : OK;
 }
 
 static enum status send_sign(struct compress_matrix *m, int count, uint32_t entries,
@@ -306,7 +335,7 @@ enum status compress_matrix_step(struct compress_matrix *m, const struct part_si
     m->next += count;
     if (m->next == m->rows)
         end_phase(m, done);
-    return OK;
+    return *done ? check_errors(m, e) : OK;
 }
 
 void compress_matrix_errors(const struct compress_matrix *m, double *error2, double *weight2)

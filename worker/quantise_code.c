@@ -1,7 +1,6 @@
 #include "worker/quantise_code.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +11,8 @@ enum {
     LANES = 16, /* groups that one call of the search takes */
     ROUNDS = 6  /* of the alternation; two or three are usual */
 };
+
+static const float largest_f16 = 65504;
 
 /* Finds for each of 16 groups the codeword with the least sum of h (w - a s c)^2 = const - 2a (s
  * dot - a/2 norm), s = sign of dot: the largest |dot| - a/2 norm; of equal ones the first.
@@ -227,7 +228,7 @@ static double first_scale(const struct code_encoder *c, const float *row)
 /* The scale as it will be stored, at most the largest finite F16. */
 static float stored_scale(double scale, uint16_t *f16)
 {
-    *f16 = f32_to_f16(scale < 65504 ? (float)scale : 65504.0f);
+    *f16 = f32_to_f16(scale < largest_f16 ? (float)scale : largest_f16);
     return f16_to_f32(*f16);
 }
 
@@ -240,7 +241,7 @@ static void fill_planes(const struct code_encoder *c, const float *row, float *p
         planes[(size_t)i % d * plane + (size_t)i / d] = c->h[i] * row[i];
 }
 
-void code_encode_row(const struct code_encoder *c, const float *row, float *scratch, uint8_t *codes,
+bool code_encode_row(const struct code_encoder *c, const float *row, float *scratch, uint8_t *codes,
                      size_t stride, uint16_t *scale, struct row_error *error)
 {
     fill_planes(c, row, scratch);
@@ -257,4 +258,5 @@ void code_encode_row(const struct code_encoder *c, const float *row, float *scra
     if (!(used > 0))
         clear(c, codes, stride);
     measure(c, row, codes, stride, used, error);
+    return used < largest_f16;
 }

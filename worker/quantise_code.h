@@ -8,6 +8,7 @@
 #ifndef SBIT_WORKER_QUANTISE_CODE_H
 #define SBIT_WORKER_QUANTISE_CODE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,9 +27,10 @@ void code_encoder_free(struct code_encoder *c);
 /* Floats of scratch that a thread needs for code_encode_row. */
 size_t code_encoder_scratch(const struct code_encoder *c);
 
-/* Codes row[cols]: codes[g * stride] for each group g, *scale (F16 bits) the row scale. A row
- * that needs a scale beyond F16 gets the largest one. Codes of a row whose scale is 0 are 0. */
-void code_encode_row(const struct code_encoder *c, const float *row, float *scratch, uint8_t *codes,
+/* Codes row[cols]: codes[g * stride] for each group g, *scale (F16 bits) the row scale. Codes of a
+ * row whose scale is 0 are 0. False for a row that needs a scale beyond F16: it gets the largest
+ * one, which does not describe it. */
+bool code_encode_row(const struct code_encoder *c, const float *row, float *scratch, uint8_t *codes,
                      size_t stride, uint16_t *scale, struct row_error *error);
 
 /* The search has variants for the CPU's vector widths, all with the same result; the best one is

@@ -1,6 +1,6 @@
 #include "worker/quantise_sign.h"
 
-#include <stdbool.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,7 +109,7 @@ static float encode_block(const float *w, const bool *outlier, const float *h, u
         weight += hi;
     }
     double mean = weight > 0 ? sum / weight : 0;
-    uint16_t d = f32_to_f16(mean < 65504 ? (float)mean : 65504.0f);
+    uint16_t d = f32_to_f16((float)mean);
     block[0] = (uint8_t)d;
     block[1] = (uint8_t)(d >> 8);
     return f16_to_f32(d);
@@ -126,7 +126,7 @@ static void put_entry(const struct sign_entries *to, size_t at, int32_t row, int
         ((int32_t *)to->column)[at] = column;
 }
 
-void sign_encode_row(const float *row, int cols, uint32_t bits, uint32_t ties, int32_t r,
+bool sign_encode_row(const float *row, int cols, uint32_t bits, uint32_t ties, int32_t r,
                      const struct input_stats *stats, uint8_t *blocks,
                      const struct sign_entries *to, struct row_error *error)
 {
@@ -150,4 +150,5 @@ void sign_encode_row(const float *row, int cols, uint32_t bits, uint32_t ties, i
             error->weight2 += (double)w[i] * w[i];
         }
     }
+    return isfinite(error->error2);
 }

@@ -5,6 +5,7 @@
 #ifndef SBIT_WORKER_QUANTISE_SIGN_H
 #define SBIT_WORKER_QUANTISE_SIGN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,8 +42,9 @@ struct sign_entries { /* where a row's outliers go, in order of columns */
 
 /* Codes row[cols] (a multiple of 128) into blocks [cols / 128][18]; its weights above the
  * threshold, and the first ties of those that equal it, leave the mean of their block and enter
- * *to. Row r is written to to->row. stats (NULL: plain) weight the mean. */
-void sign_encode_row(const float *row, int cols, uint32_t bits, uint32_t ties, int32_t r,
+ * *to. Row r is written to to->row. stats (NULL: plain) weight the mean. False when a mean or an
+ * outlier is beyond F16, so that the row is not described. */
+bool sign_encode_row(const float *row, int cols, uint32_t bits, uint32_t ties, int32_t r,
                      const struct input_stats *stats, uint8_t *blocks,
                      const struct sign_entries *to, struct row_error *error);
 

@@ -63,6 +63,17 @@ run 'text.gguf.*GGUF' text.gguf
 run 'zero.gguf' zero.gguf
 refuses 'nowhere.txt' "$SBIT" eval "$DEMO" --text nowhere.txt
 refuses 'nowhere.txt' "$SBIT" run "$DEMO" -f nowhere.txt
+mkfifo pipe.gguf
+run 'pipe.gguf.*not an ordinary file' pipe.gguf
+(
+    ulimit -v 4000000
+    FAILED=0
+    refuses '/dev/zero has more than' "$SBIT" run "$DEMO" -f /dev/zero
+    exit "$FAILED"
+) || fail "endless text"
+refuses 'x\?y.gguf' "$SBIT" run $'x\ny.gguf' -p Once
+LONG=$(printf './%.0s' $(seq 1000))
+run 'No such file' "$LONG/nowhere.gguf"
 copy m && sed -i 's/LlamaForCausalLM/MambaForCausalLM/; s/"llama"/"mamba"/' m/config.json
 run 'm/config.json.*[Mm]amba' m
 copy m && sed -i 's/"hidden_size": 128/"hidden_size": 99999999999/' m/config.json
@@ -92,7 +103,8 @@ run 'm/model.safetensors' m
 copy m && poke m/model.safetensors 8 '['
 run 'm/model.safetensors' m
 copy m && poke m/model.safetensors 3000000 '\xc0\x7f\xc0\x7f'
-refuses 'finite' "$SBIT" compress m -o new.gguf --method code --bits 1
+refuses 'm/model.safetensors.*finite' "$SBIT" compress m -o new.gguf --method code --bits 1
+run 'm: .*not finite' m
 
 note "-- tokenizer"
 copy m && sed -i '0,/"merges": \[/s//"merges": [ "zzz qqq",/' m/tokenizer.json
@@ -127,7 +139,30 @@ for share in 1 10 60 99; do
     run 'bad.gguf' bad.gguf
 done
 
-note "-- limits"
+note "-- files that do not belong together, or change"
+cp good.gguf victim.gguf
+refuses 'overwrite victim.gguf' "$SBIT" run victim.gguf -p Once -n 2 --json "$PWD/victim.gguf"
+cmp -s good.gguf victim.gguf || fail "--json wrote over the model"
+refuses 'overwrite new.gguf' "$SBIT" compress "$DEMO" -o new.gguf --json ./new.gguf
+refuses 'UTF-8' "$SBIT" run $'\xff.gguf' -p Once --json report.json
+printf 'Once upon a time there was a dog.' >text.txt
+if [ -d "$SHARED/models" ]; then # the same number of tokens, most of them other texts
+    cp -r "$SHARED/models/stories260K" other
+    chmod -R u+w other
+    tr aeiostn eiostna <"$SHARED/models/stories260K/tokenizer.model" >other/tokenizer.model
+    refuses 'different texts' "$SBIT" eval "$SHARED/models/stories260K" --text text.txt --against other
+fi
+"$SBIT" compress "$DEMO" -o set.gguf --method q8_0 --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
+"$SBIT" run set-00003-of-00003.gguf -p Once -n 2 >log 2>&1 || fail "the last shard does not stand for the set"
+copy m && poke m/model.safetensors 3000000 '\x80\x3c' # another model of the same shape
+"$SBIT" compress m -o mixed.gguf --method q8_0 --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
+cp set-00002-of-00003.gguf mixed-00002-of-00003.gguf
+run 'mixed-00002-of-00003.gguf: file 2 of 3 belongs to another compression' mixed-00001-of-00003.gguf
+(sleep 2 && echo Once && sleep 2) | "$SBIT" run victim.gguf -n 2 >out.txt 2>err.txt &
+sleep 1
+truncate -s 1000 victim.gguf
+wait $! && fail "runs on with a file cut short"
+grep -q '^sbit: .*cut short' err.txt || { fail "no sentence about a file cut short but:"; cat err.txt; }
 LONG=$(printf 'the dog ran home %.0s' $(seq 200))
 refuses 'context|--ctx' "$SBIT" run "$DEMO" -p "$LONG" --ctx 64
 refuses 'good.gguf' "$SBIT" compress good.gguf -o new.gguf --method q8_0
@@ -136,6 +171,38 @@ note "-- output"
 refuses 'no/such/folder|such' "$SBIT" compress "$DEMO" -o no/such/folder/new.gguf --method q8_0
 mkdir -p folder.gguf
 refuses 'folder.gguf' "$SBIT" compress "$DEMO" -o folder.gguf --method q8_0
+refuses 'name of a file' "$SBIT" compress "$DEMO" -o - --method q8_0
+[ ! -e ./- ] || fail "-o - makes a file named -"
+copy m
+ln m/tokenizer.json hard.gguf
+ln -s m/config.json soft.gguf
+for own in m/model.safetensors m/config.json ./m/../m/tokenizer.json hard.gguf soft.gguf; do
+    refuses "$own is a file of the source" "$SBIT" compress m -o "$own" --method q8_0
+done
+diff -r m "$DEMO" || fail "the source is another one now"
+refuses 'set-00002-of-00003.gguf is a file of the source' \
+    "$SBIT" compress set-00001-of-00003.gguf -o set-00002-of-00003.gguf --method q4_0
+refuses 'set-00001-of-00003.gguf is a file of the source' \
+    "$SBIT" compress set-00002-of-00003.gguf -o set.gguf --method q8_0 --embeddings f32 --shard-size 1M
+"$SBIT" compress m -o m/small.gguf --method q8_0 >log 2>&1 && "$SBIT" compress m -o m/small.gguf --method q8_0 >log 2>&1 ||
+    fail "an older output in the folder of the source cannot be replaced"
+rm -f hard.gguf soft.gguf
+: >kept
+ln -s /dev/fd/9 soft.gguf
+refuses 'soft.gguf.*device' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 9>>kept
+ln -sf nothing soft.gguf
+refuses 'soft.gguf is a symbolic link to .*nothing' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0
+ln -sf kept soft.gguf
+"$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 >log 2>&1
+[ -L soft.gguf ] && "$SBIT" run kept -p Once -n 2 >log 2>&1 || fail "a symbolic link as output"
+mkdir -p shards/set-00002-of-00003.gguf
+refuses 'set-00002-of-00003.gguf is a folder' \
+    "$SBIT" compress "$DEMO" -o shards/set.gguf --method q8_0 --embeddings f32 --shard-size 1M
+rm -r shards
+copy m && poke m/model.safetensors 3000000 '\x4a\x71'
+for method in code sign q8_0 q4_0; do
+    refuses 'm/model.safetensors: tensor blk.* beyond what' "$SBIT" compress m -o new.gguf --method $method --outliers 0
+done
 (
     trap '' XFSZ
     ulimit -f 100
@@ -149,6 +216,19 @@ if mount -t tmpfs -o size=200k none disk 2>/dev/null; then
     [ -z "$(ls disk)" ] || fail "left on the full disk: $(ls disk)"
     umount disk
 fi
+
+note "-- streams"
+"$SBIT" run good.gguf -p Once -n 2 >&- 2>err.txt && fail "standard output is closed, and nobody minds"
+grep -q '^sbit: cannot write to standard output' err.txt || fail "closed standard output"
+"$SBIT" compress "$DEMO" -o blind.gguf --method q8_0 <&- >&- 2>&-
+"$SBIT" compress "$DEMO" -o seen.gguf --method q8_0 >log 2>&1
+cmp blind.gguf seen.gguf || fail "without standard streams the file is another one"
+"$SBIT" compress "$DEMO" -o piped.gguf --method q8_0 >log 2>&1 &
+while kill -0 $! 2>/dev/null && ! ls piped.gguf.part* >/dev/null 2>&1; do :; done
+kill -PIPE $! 2>/dev/null # what it gets when the reader of its messages goes away
+wait $! && cmp piped.gguf seen.gguf || fail "a lost reader of messages ends compress"
+leftovers "a lost reader of messages"
+rm -f blind.gguf seen.gguf piped.gguf
 
 note "-- ranks"
 refuses 'nowhere' mpirun -n 3 "$SBIT" run nowhere -p Once -n 2
@@ -199,6 +279,9 @@ loses() {
     grep -qaE "$3" err.txt || { fail "rank $2 got $1: no message like $3 but:"; cat err.txt; }
     note "rank $2 got $1: exit $code, $(grep -aE "$3" err.txt | head -n 1)"
 }
+# Nobody is silent while the user types.
+(sleep 5 && echo Once) | mpirun -n 2 "$SBIT" run good.gguf -f - -n 2 --timeout 2 >out.txt 2>err.txt ||
+    { fail "slow standard input:"; cat err.txt; }
 loses KILL 2 'rank 2|signal 9'
 loses KILL 1 'rank 1|signal 9'
 loses STOP 2 'rank 2 .*not answered'

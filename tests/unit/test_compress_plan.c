@@ -151,7 +151,8 @@ static void check_fallback(const char *method, uint64_t cols, enum unit_method t
     struct plan_unit u;
     uint32_t n = 0;
     add(&u, &n, KIND_DOWN, 0, 64, cols);
-    plan(&u, 1, method, 1);
+    struct plan_totals t = plan(&u, 1, method, 1);
+    assert_true(t.none_fits);
     assert_int_equal(u.method, taken);
     assert_non_null(strstr(u.why, dtype_info(form_dtype(taken))->name));
     printf("%s: %s\n", method, u.why);
@@ -167,8 +168,13 @@ static void test_fallbacks(void **state)
     struct plan_unit u;
     uint32_t n = 0;
     add(&u, &n, KIND_DOWN, 0, 64, 172);
-    plan(&u, 1, "code", 2);
+    struct plan_totals t = plan(&u, 1, "code", 2);
     assert_int_equal(u.method, UNIT_CODE);
+    assert_false(t.none_fits);
+    struct plan_unit units[MAX_UNITS];
+    n = make_units(&stories, units); /* 64 is a multiple of 32, 172 is not */
+    assert_false(plan(units, n, "q4_0", 1).none_fits);
+    assert_true(plan(units, n, "sign", 1).none_fits);
 }
 
 static void check_refused(const char *method, const char *embeddings, double bits)

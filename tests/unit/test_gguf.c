@@ -356,8 +356,8 @@ static void test_bad_tensors(void **state)
     (void)state;
     tensor_refused(8, 12, 0, 32, ERR_UNSUPPORTED, "Q4_K (number 12)");
     tensor_refused(8, 12345, 0, 32, ERR_UNSUPPORTED, "unknown (number 12345)");
-    tensor_refused(9, DTYPE_F32, 0, 32, ERR_FORMAT, "ends behind the end");
-    tensor_refused(8, DTYPE_F32, UINT64_MAX - 31, 32, ERR_FORMAT, "ends behind the end");
+    tensor_refused(9, DTYPE_F32, 0, 32, ERR_FORMAT, "ends beyond the end");
+    tensor_refused(8, DTYPE_F32, UINT64_MAX - 31, 32, ERR_FORMAT, "ends beyond the end");
     tensor_refused(33, DTYPE_Q8_0, 0, 128, ERR_FORMAT, "multiple of the 32");
     tensor_refused(UINT64_MAX / 2, DTYPE_F32, 0, 32, ERR_FORMAT, "overflows");
     tensor_refused(UINT64_MAX / 8, DTYPE_F32, 0, 32, ERR_FORMAT, "larger than the file");

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -17,6 +18,9 @@
 enum { TENSORS = 5, BYTES = 1000 };
 
 static const char path[] = SBIT_TEST_DIR "/out.gguf";
+static const char shard1[] = SBIT_TEST_DIR "/out-00001-of-00003.gguf";
+static const char shard2[] = SBIT_TEST_DIR "/out-00002-of-00003.gguf";
+static const char shard3[] = SBIT_TEST_DIR "/out-00003-of-00003.gguf";
 
 /* Removes what a test left; returns how many files there were. */
 static int clear_folder(void)
@@ -29,7 +33,8 @@ static int clear_folder(void)
         if (entry->d_name[0] == '.')
             continue;
         snprintf(name, sizeof name, "%s/%s", SBIT_TEST_DIR, entry->d_name);
-        unlink(name);
+        if (unlink(name) != 0)
+            rmdir(name);
         n++;
     }
     closedir(d);
@@ -43,7 +48,8 @@ static int start(void **state)
     return 0;
 }
 
-static struct gguf_output *open_output(uint64_t shard_bytes)
+/* Not begun yet; kept: a file that must not be written over, or NULL. */
+static struct gguf_output *create_output(const char *kept)
 {
     struct gguf_output *o;
     struct error e = {0};
@@ -57,6 +63,15 @@ static struct gguf_output *open_output(uint64_t shard_bytes)
         assert_int_equal(gguf_output_add(o, name, DTYPE_I8, 1, &dim, &index, &e), OK);
         assert_int_equal(index, i);
     }
+    if (kept)
+        assert_int_equal(gguf_output_keep(o, kept, &e), OK);
+    return o;
+}
+
+static struct gguf_output *open_output(uint64_t shard_bytes)
+{
+    struct error e = {0};
+    struct gguf_output *o = create_output(NULL);
     assert_int_equal(gguf_output_begin(o, shard_bytes, &e), OK);
     return o;
 }
@@ -130,10 +145,10 @@ static void test_shards(void **state)
     assert_int_equal(gguf_output_finish(o, &e), OK);
     assert_int_equal(gguf_output_files(o), 3);
     gguf_output_free(o);
-    check_file(SBIT_TEST_DIR "/out-00001-of-00003.gguf", 2);
-    check_file(SBIT_TEST_DIR "/out-00002-of-00003.gguf", 2);
-    check_file(SBIT_TEST_DIR "/out-00003-of-00003.gguf", 1);
-    assert_int_equal(gguf_open(&g, SBIT_TEST_DIR "/out-00002-of-00003.gguf", false, &e), OK);
+    check_file(shard1, 2);
+    check_file(shard2, 2);
+    check_file(shard3, 1);
+    assert_int_equal(gguf_open(&g, shard2, false, &e), OK);
     assert_true(gguf_get_u64(&g, "split.no", &no) && no == 1);
     assert_true(gguf_get_u64(&g, "split.count", &count) && count == 3);
     assert_true(gguf_get_u64(&g, "split.tensors.count", &all) && all == TENSORS);
@@ -142,6 +157,112 @@ static void test_shards(void **state)
     assert_true(g.file.size <= 3500);
     gguf_close(&g);
     assert_int_equal(clear_folder(), 3);
+}
+
+/* The set's hash in a file; the hashes of its tensors go to hashes[*n...]. */
+static uint64_t set_hash(const char *name, uint64_t *hashes, size_t *n)
+{
+    struct gguf g;
+    struct error e = {0};
+    uint64_t set;
+    assert_int_equal(gguf_open(&g, name, false, &e), OK);
+    const struct gguf_key *k = gguf_find_key(&g, "singularbit.tensor_hash");
+    for (uint64_t i = 0; i < g.n_tensors; i++)
+        assert_true(gguf_array_u64(k, i, &hashes[(*n)++]));
+    assert_true(gguf_get_u64(&g, "singularbit.set_hash", &set));
+    gguf_close(&g);
+    return set;
+}
+
+static void test_set_hash(void **state)
+{
+    struct error e = {0};
+    struct gguf_output *o = open_output(3500);
+    uint64_t hashes[TENSORS];
+    size_t n = 0;
+    (void)state;
+    write_tensors(o, TENSORS);
+    assert_int_equal(gguf_output_finish(o, &e), OK);
+    gguf_output_free(o);
+    uint64_t first = set_hash(shard1, hashes, &n);
+    assert_true(set_hash(shard2, hashes, &n) == first);
+    assert_true(set_hash(shard3, hashes, &n) == first);
+    assert_int_equal(n, TENSORS);
+    assert_true(first == XXH3_64bits(hashes, sizeof hashes));
+    assert_int_equal(clear_folder(), 3);
+}
+
+static void make_file(const char *name)
+{
+    FILE *f = fopen(name, "wb");
+    assert_non_null(f);
+    fputs("old", f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static off_t size_of(const char *name)
+{
+    struct stat st;
+    assert_int_equal(lstat(name, &st), 0);
+    return st.st_size;
+}
+
+/* A name that cannot be taken, or one of a file to be kept, shows before any work. */
+static void refuse_begin(const char *kept, enum status status, const char *says)
+{
+    struct error e = {0};
+    struct gguf_output *o = create_output(kept);
+    assert_int_equal(gguf_output_begin(o, 3500, &e), status);
+    assert_non_null(strstr(e.text, says));
+    gguf_output_free(o);
+}
+
+static void test_shard_names(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(shard2, 0777), 0);
+    refuse_begin(NULL, ERR_IO, "out-00002-of-00003.gguf is a folder");
+    assert_int_equal(clear_folder(), 1);
+    make_file(shard3);
+    assert_int_equal(link(shard3, SBIT_TEST_DIR "/source"), 0);
+    refuse_begin(SBIT_TEST_DIR "/source", ERR_USAGE, "out-00003-of-00003.gguf is a file of the");
+    assert_int_equal(size_of(shard3), 3);
+    assert_int_equal(clear_folder(), 2);
+}
+
+/* What replaced a file of an older set is not taken away when a later file fails. */
+static void test_failed_rename(void **state)
+{
+    struct error e = {0};
+    struct gguf_output *o;
+    (void)state;
+    make_file(shard1);
+    o = open_output(3500);
+    write_tensors(o, TENSORS);
+    assert_int_equal(mkdir(shard2, 0777), 0);
+    assert_int_equal(gguf_output_finish(o, &e), ERR_IO);
+    assert_non_null(strstr(e.text, "The first 1 of 3 files are in place"));
+    gguf_output_free(o);
+    check_file(shard1, 2);
+    assert_int_equal(clear_folder(), 2);
+}
+
+static void test_link(void **state)
+{
+    static const char real[] = SBIT_TEST_DIR "/real";
+    struct error e = {0};
+    char target[16];
+    (void)state;
+    make_file(real);
+    assert_int_equal(symlink("real", path), 0);
+    struct gguf_output *o = open_output(0);
+    write_tensors(o, TENSORS);
+    assert_int_equal(gguf_output_finish(o, &e), OK);
+    assert_string_equal(gguf_output_path(o), path);
+    gguf_output_free(o);
+    assert_int_equal(readlink(path, target, sizeof target), 4);
+    check_file(real, TENSORS);
+    assert_int_equal(clear_folder(), 2);
 }
 
 static void test_unfinished(void **state)
@@ -186,9 +307,26 @@ static void refuse_path(const char *name)
     assert_non_null(strstr(e.text, name));
 }
 
+static void refuse_link(const char *target)
+{
+    assert_int_equal(symlink(target, path), 0);
+    refuse_path(path);
+    assert_int_equal(clear_folder(), 1);
+}
+
 static void test_bad_paths(void **state)
 {
+    struct gguf_output *o;
+    struct error e = {0};
     (void)state;
+    assert_int_equal(gguf_output_create(&o, "-", &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "-o needs the name of a file"));
+    refuse_link("nowhere");
+    refuse_link("out.gguf");
+    refuse_link("/dev/null");
+    refuse_link("/dev/new.gguf");
+    refuse_link("/proc/self/new.gguf");
+    refuse_path(SBIT_TEST_DIR "/new/");
     refuse_path(SBIT_TEST_DIR);
     refuse_path(SBIT_TEST_DIR "/missing/out.gguf");
     refuse_path("/dev/full");
@@ -199,6 +337,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_one_file, start),
         cmocka_unit_test_setup(test_shards, start),
+        cmocka_unit_test_setup(test_set_hash, start),
+        cmocka_unit_test_setup(test_shard_names, start),
+        cmocka_unit_test_setup(test_failed_rename, start),
+        cmocka_unit_test_setup(test_link, start),
         cmocka_unit_test_setup(test_unfinished, start),
         cmocka_unit_test_setup(test_wrong_parts, start),
         cmocka_unit_test_setup(test_bad_paths, start),

@@ -82,6 +82,8 @@ static void test_values(void **state)
     good(&o, "sbit compress s --method sign -o o --outliers 0.05 --shard-size=512M");
     assert_string_equal(o.method, "sign");
     assert_true(o.outliers == 0.05 && o.shard_bytes == UINT64_C(512) << 20);
+    good(&o, "sbit compress s -o o --shard-size 1P");
+    assert_true(o.shard_bytes == UINT64_C(1) << 50);
     good(&o, "sbit run -- -m");
     assert_string_equal(o.model, "-m");
     good(&o, "sbit eval m --text t --against r --json j");
@@ -132,7 +134,8 @@ static void test_bad_values(void **state)
     bad("sbit compress a -o b --bits 1x", "takes a number");
     bad("sbit compress a -o b --bits 0x1", "takes a number");
     bad("sbit compress a -o b --method best", "code, sign, q8_0 or q4_0");
-    bad("sbit compress a -o b --shard-size 5T", "size such as 500M");
+    bad("sbit compress a -o b --shard-size 5X", "size such as 500M");
+    bad("sbit compress a -o b --shard-size 300K", "out of range: 1M to 1P is");
     bad("sbit compress a -o b --shard-size 18446744073709551615G", "out of range");
     bad("sbit run m --top-p 1.01", "out of range: 0 to 1");
     bad("sbit run m --temp -1", "out of range");

@@ -14,6 +14,8 @@
 
 #include "common/codebook.h"
 #include "common/dtype.h"
+#include "common/forms.h"
+#include "worker/compress_matrix.h"
 #include "worker/quantise_blocks.h"
 #include "worker/quantise_code.h"
 #include "worker/quantise_sign.h"
@@ -119,6 +121,7 @@ static void test_codebook_limits(void **state)
 struct coded {
     uint8_t codes[512];
     uint16_t scale;
+    bool fits;
     struct row_error error;
 };
 
@@ -133,7 +136,7 @@ static void encode(const struct codebook *b, const float *row, int cols,
     float *scratch = malloc(code_encoder_scratch(c) * sizeof *scratch);
     assert_non_null(scratch);
     memset(out, 0, sizeof *out);
-    code_encode_row(c, row, scratch, out->codes, 1, &out->scale, &out->error);
+    out->fits = code_encode_row(c, row, scratch, out->codes, 1, &out->scale, &out->error);
     free(scratch);
     code_encoder_free(c);
 }
@@ -250,6 +253,7 @@ static void test_extreme_rows(void **state)
         assert_true(isfinite(f16_to_f32(c.scale)));
         assert_true(isfinite(c.error.error2));
         assert_true(c.error.error2 <= c.error.weight2);
+        assert_int_equal(c.fits, sizes[s] < 1e9f);
     }
 }
 
@@ -379,6 +383,66 @@ static void test_values_beyond_f16(void **state)
     assert_true(blocks_encode_row(DTYPE_Q4_0, row, 32, out, &error));
 }
 
+static enum status drop_part(void *self, uint32_t unit, const char *suffix, uint64_t offset,
+                             const void *data, size_t size, struct error *e)
+{
+    (void)self, (void)unit, (void)suffix, (void)offset, (void)data, (void)size, (void)e;
+    return OK;
+}
+
+/* Compresses an 8 x 128 matrix of that size whose last row is zero. */
+static enum status compress_size(const char *name, enum unit_method method, float size,
+                                 struct error *e)
+{
+    /* less than a page, so that what is dropped after use is not this memory */
+    static uint16_t w[8 * 128];
+    struct tensor t = {.name = (char *)name,
+                       .file = "some.file",
+                       .dtype = DTYPE_BF16,
+                       .dims = 2,
+                       .dim = {128, 8, 1, 1},
+                       .rows = 8,
+                       .cols = 128,
+                       .bytes = sizeof w,
+                       .data = (const uint8_t *)w};
+    struct compress_unit unit = {.method = (uint32_t)method, .d = method == UNIT_CODE ? 8 : 0};
+    struct part_sink sink = {NULL, drop_part};
+    struct compress_matrix *m;
+    bool done = false;
+    for (int i = 0; i < 7 * 128; i++)
+        w[i] = f32_to_bf16(i % 3 ? size : -size / 2);
+    memset(e, 0, sizeof *e);
+    assert_int_equal(compress_matrix_create(&m, &t, &unit, 0, 1, e), OK);
+    enum status status = OK;
+    while (status == OK && !done)
+        status = compress_matrix_step(m, &sink, &done, e);
+    compress_matrix_free(m);
+    return status;
+}
+
+/* What no reader could make sense of is refused by every method, with file, tensor and remedy. */
+static void test_sizes_of_matrices(void **state)
+{
+    static const enum unit_method all[] = {UNIT_CODE, UNIT_SIGN, UNIT_Q8_0, UNIT_Q4_0, UNIT_F16};
+    struct error e;
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        assert_int_equal(compress_size("blk.0.ffn_up.weight", all[i], 0, &e), OK);
+        assert_int_equal(compress_size("blk.0.ffn_up.weight", all[i], 0.02f, &e), OK);
+        assert_int_equal(compress_size("blk.0.ffn_up.weight", all[i], 1e30f, &e), ERR_LIMIT);
+        assert_non_null(strstr(e.text, "some.file: tensor blk.0.ffn_up.weight has weights beyond"));
+        assert_int_equal(compress_size("blk.0.ffn_up.weight", all[i], 1e-30f, &e), ERR_LIMIT);
+        assert_non_null(
+            strstr(e.text, "some.file: tensor blk.0.ffn_up.weight has weights so small"));
+    }
+    assert_int_equal(compress_size("token_embd.weight", UNIT_F16, 70000, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "use --embeddings f32"));
+    assert_int_equal(compress_size("token_embd.weight", UNIT_F32, 70000, &e), OK);
+    assert_int_equal(compress_size("blk.0.ffn_up.weight", UNIT_F16, 70000, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "--method code"));
+    assert_int_equal(compress_size("blk.0.ffn_up.weight", UNIT_CODE, 70000, &e), OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_sign_row),
         cmocka_unit_test(test_block_types),
         cmocka_unit_test(test_values_beyond_f16),
+        cmocka_unit_test(test_sizes_of_matrices),
     };
     printf("seed %d\n", SEED);
     return cmocka_run_group_tests(tests, NULL, NULL);

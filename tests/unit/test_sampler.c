@@ -146,6 +146,10 @@ static void test_repeat_penalty(void **state)
     assert_int_equal(sampler_pick(&s, logits), 0);
     sampler_accept(&s, 1000); /* an id outside the row is harmless */
     assert_int_equal(sampler_pick(&s, logits), 0);
+    sampler_accept(&s, 0);
+    assert_int_equal(sampler_pick(&s, logits), 1);
+    sampler_forget(&s);
+    assert_int_equal(sampler_pick(&s, logits), 0);
     sampler_free(&s);
 }
 

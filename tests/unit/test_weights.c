@@ -38,7 +38,9 @@ enum mistake {
     DOUBLE,
     CODE_OUTLIERS,
     STRAY_CODE_IN,
-    NEWER_VERSION
+    NEWER_VERSION,
+    OTHER_SET,
+    NO_SET
 };
 
 static const struct model_config shape = {
@@ -137,6 +139,8 @@ static void set_keys(struct gguf_writer *w, enum mistake m, uint32_t part, uint3
     test_ok(gguf_set_u32(w, "split.no", m == BAD_NO ? 1 - part : part, &e), &e);
     test_ok(gguf_set_u32(w, "split.count", m == BAD_COUNT ? 3 : parts, &e), &e);
     test_ok(gguf_set_u32(w, "split.tensors.count", total, &e), &e);
+    if (m != NO_SET || part == 0)
+        test_ok(gguf_set_u64(w, WEIGHTS_SET_HASH, m == OTHER_SET ? part : 7, &e), &e);
 }
 
 /* Byte i of the tensors' data: floats between 1 and 2. */
@@ -289,6 +293,8 @@ static void test_shard_mistakes(void **state)
         {BAD_COUNT, "by its header"},
         {BAD_TOTAL, "says 1"},
         {DOUBLE, "two of its files"},
+        {OTHER_SET, "file 2 of 2 belongs to another compression"},
+        {NO_SET, "file 2 of 2 belongs to another compression"},
     };
     struct error e = {0};
     struct weights *w;
@@ -370,6 +376,9 @@ static void test_demo(void **state)
     assert_false(w->is_gguf);
     assert_int_equal(w->n_tensors, 2 + 8 * 9);
     assert_int_equal(w->bytes, 2 * w->parameters);
+    struct stat st;
+    assert_int_equal(stat(SBIT_SOURCE_DIR "/models/demo/model.safetensors", &st), 0);
+    assert_int_equal(w->file_bytes, st.st_size);
     const struct tensor *t = weights_find(w, "blk.7.attn_k.weight");
     assert_true(t->rope_heads == 2 && t->rows == 64 && t->cols == 128 && t->dtype == DTYPE_BF16);
     assert_int_equal(weights_gguf_row(t, 0), 0);
