@@ -69,14 +69,16 @@ compressed_row() {
         "$(json_get "$out/$2.json" bits_per_weight)"
 }
 
-title "Four ranks compress models/demo, each its own two of the eight blocks"
+title "Four ranks compress models/demo, each its own blocks"
+echo "Here and below, for mpirun on one machine:"
+echo "\$ . scripts/mpi-env.sh"
 show mpirun -n 4 "$sbit" compress models/demo -o "$out/code-2.gguf" --method code --bits 2 \
     --json "$out/code-2.json"
 
 title "One rank tells a story with the compressed model"
 show "$sbit" run "$out/code-2.gguf" -p "$prompt" -n 60 --temp 0 --json "$out/one.json"
 
-title "Four ranks tell the same story, each with a quarter of the model"
+title "Four ranks tell the same story, each with a part of the model"
 show mpirun -n 4 "$sbit" run "$out/code-2.gguf" -p "$prompt" -n 60 --temp 0 \
     --json "$out/four.json"
 
@@ -120,8 +122,10 @@ compressed_row "code 1" code-1
 
 cat <<TEXT
 
-Perplexity is measured on $text; less is better. "matrices" counts the blocks' matrices,
-"all" also the embeddings, which stay at 8.5 bits and weigh heavily in so small a model.
+Perplexity is measured on $text; less is better. For one of them:
+    $sbit eval $out/code-2.gguf --text $text --ctx 256
+"matrices" counts the blocks' matrices, "all" also the embeddings, which stay at 8.5 bits and weigh
+heavily in so small a model.
 TEXT
 awk -v original="$(json_get "$out/original.eval.json" perplexity)" \
     -v two="$(json_get "$out/code-2.eval.json" perplexity)" \
