@@ -48,18 +48,21 @@ static bool is_true(const struct source *s, const char *key)
     return json_is_true(get(s, key));
 }
 
+/* What "sliding_window" in config.json means to the family. */
+enum window { WINDOW_NONE, WINDOW_STATED, WINDOW_ASKED /* only with use_sliding_window */ };
+
 struct family {
     const char *architecture, *model_type, *arch;
     bool qkv_bias, qk_norm;
     uint32_t head_dim;    /* default; 0: hidden / heads */
-    bool window_is_asked; /* sliding_window counts only with use_sliding_window */
+    enum window window;
 };
 
 static const struct family families[] = {
-    {"LlamaForCausalLM", "llama", "llama", false, false, 0, false},
-    {"MistralForCausalLM", "mistral", "llama", false, false, 0, false},
-    {"Qwen2ForCausalLM", "qwen2", "qwen2", true, false, 0, true},
-    {"Qwen3ForCausalLM", "qwen3", "qwen3", false, true, 128, true},
+    {"LlamaForCausalLM", "llama", "llama", false, false, 0, WINDOW_NONE},
+    {"MistralForCausalLM", "mistral", "llama", false, false, 0, WINDOW_STATED},
+    {"Qwen2ForCausalLM", "qwen2", "qwen2", true, false, 0, WINDOW_ASKED},
+    {"Qwen3ForCausalLM", "qwen3", "qwen3", false, true, 128, WINDOW_ASKED},
 };
 
 static enum status find_family(const struct source *s, const struct family **out)
@@ -93,7 +96,7 @@ static enum status refuse_variants(const struct source *s, const struct family *
             "%s: attention_bias is not supported for %s", s->path, f->architecture);
     FAIL_IF(is_true(s, "mlp_bias"), s->e, ERR_UNSUPPORTED, "%s: mlp_bias is not supported",
             s->path);
-    FAIL_IF(f->window_is_asked && is_true(s, "use_sliding_window"), s->e, ERR_UNSUPPORTED,
+    FAIL_IF(f->window == WINDOW_ASKED && is_true(s, "use_sliding_window"), s->e, ERR_UNSUPPORTED,
             "%s: use_sliding_window, which mixes two kinds of blocks, is not supported", s->path);
     const json_t *partial = get(s, "partial_rotary_factor");
     FAIL_IF(partial && json_number_value(partial) != 1.0, s->e, ERR_UNSUPPORTED,
@@ -160,7 +163,7 @@ static enum status read_sizes(struct model_config *c, const struct source *s,
     c->head_dim = f->head_dim ? f->head_dim : c->heads ? c->hidden / c->heads : 0;
     TRY(read_u32(s, "head_dim", false, &c->head_dim));
     c->rope_dim = c->head_dim;
-    if (!f->window_is_asked)
+    if (f->window == WINDOW_STATED)
         TRY(read_u32(s, "sliding_window", false, &c->sliding_window));
     if (c->sliding_window >= c->context)
         c->sliding_window = 0;

@@ -133,7 +133,7 @@ static enum status read_header(struct safetensors *s, struct error *e)
             s->file.path, (unsigned long long)length);
     s->header_bytes = sizeof length + length;
     TRY(json_file_parse(&s->header, (const char *)s->file.data + sizeof length, length,
-                        s->file.path, e));
+                        s->file.path, JSON_FILE_INTEGERS, e));
     FAIL_IF(!json_is_object(s->header), e, ERR_FORMAT,
             "%s is damaged: its header is no JSON object", s->file.path);
     return OK;

@@ -13,14 +13,15 @@
 #define MAX_CONFIG (64u << 20)
 
 /* *out = the document, NULL when the folder has no such file. */
-static enum status load(json_t **out, const char *folder, const char *name, struct error *e)
+static enum status load(json_t **out, const char *folder, const char *name,
+                        enum json_integers integers, struct error *e)
 {
     char path[4096];
     *out = NULL;
     int size = snprintf(path, sizeof path, "%s/%s", folder, name);
     if (size < 0 || (size_t)size >= sizeof path || access(path, F_OK) != 0)
         return OK;
-    return json_file_load(out, path, MAX_CONFIG, e);
+    return json_file_load(out, path, MAX_CONFIG, integers, e);
 }
 
 /* A special token as a string or as an object with "content". */
@@ -77,8 +78,9 @@ enum status tok_read_config(struct tokenizer *t, const char *folder, struct erro
 {
     static const char *const models[] = {"config.json", "generation_config.json"};
     json_t *config = NULL;
+    /* "model_max_length" is often 10^30, and no integer of this file is needed. */
     if (folder)
-        TRY(load(&config, folder, "tokenizer_config.json", e));
+        TRY(load(&config, folder, "tokenizer_config.json", JSON_FILE_REALS, e));
     read_token(t, config, "bos_token", &t->bos);
     read_token(t, config, "eos_token", &t->eos);
     read_token(t, config, "unk_token", &t->unk);
@@ -87,7 +89,7 @@ enum status tok_read_config(struct tokenizer *t, const char *folder, struct erro
     read_flag(config, "add_eos_token", &t->add_eos);
     json_decref(config);
     for (int i = 0; i < 2 && folder; i++) {
-        TRY(load(&config, folder, models[i], e));
+        TRY(load(&config, folder, models[i], JSON_FILE_INTEGERS, e));
         read_id(t, config, "bos_token_id", &t->bos);
         read_id(t, config, "eos_token_id", &t->eos);
         read_ends(t, config);

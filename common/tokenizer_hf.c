@@ -274,7 +274,7 @@ enum status tokenizer_from_json(struct tokenizer **out, const char *path, const 
 {
     json_t *root;
     *out = NULL;
-    TRY(json_file_load(&root, path, MAX_JSON, e));
+    TRY(json_file_load(&root, path, MAX_JSON, JSON_FILE_INTEGERS, e));
     enum status status = from_document(out, root, path, folder, e);
     json_decref(root);
     return status;
@@ -285,7 +285,7 @@ enum status tokenizer_from_json_text(struct tokenizer **out, const char *name, c
 {
     json_t *root;
     *out = NULL;
-    TRY(json_file_parse(&root, text, size, name, e));
+    TRY(json_file_parse(&root, text, size, name, JSON_FILE_INTEGERS, e));
     enum status status = from_document(out, root, name, NULL, e);
     json_decref(root);
     return status;

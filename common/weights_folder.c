@@ -45,7 +45,7 @@ static enum status load_json(struct folder *f, const char *name, json_t **out)
         status = error_set(f->e, ERR_LIMIT, "%s has more than %llu bytes", path,
                            (unsigned long long)json_max);
     if (status == OK)
-        status = json_file_parse(out, (const char *)file.data, file.size, path, f->e);
+        status = json_file_parse(out, (const char *)file.data, file.size, path, JSON_FILE_INTEGERS, f->e);
     if (status == OK)
         XXH3_64bits_update(f->hash, file.data, file.size);
     mapfile_close(&file);

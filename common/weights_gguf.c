@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "common/mem.h"
+#include "common/model_private.h"
 #include "common/weights_private.h"
 
 enum { SHARDS_MAX = 4096 };
@@ -214,7 +215,7 @@ static enum status read_config(struct weights *w, struct error *e)
     const struct tensor *embedding = weights_find(w, "token_embd.weight");
     if (embedding && embedding->rows <= UINT32_MAX)
         c->vocab = (uint32_t)embedding->rows;
-    return OK;
+    return model_config_check(c, w->path, e);
 }
 
 enum status weights_open_gguf(struct weights *w, struct error *e)

@@ -49,6 +49,9 @@ static enum status open_source(struct compression *k, struct error *e)
         TRY(tokenizer_from_gguf(&k->tokenizer, &k->source->gguf[0], e));
     else
         TRY(tokenizer_open(&k->tokenizer, k->options->model, e));
+    /* Other runtimes want a token for every row of the embeddings. */
+    if (!k->source->is_gguf && tokenizer_vocab(k->tokenizer) < k->source->config.vocab)
+        TRY(tokenizer_pad(k->tokenizer, k->source->config.vocab, e));
     FAIL_IF(strlen(k->options->model) >= WIRE_TEXT_MAX, e, ERR_LIMIT,
             "the path of the model is longer than %d bytes", WIRE_TEXT_MAX - 1);
     return compress_units(k->source, &k->units, &k->n, e);

@@ -94,7 +94,8 @@ static enum status set_source_keys(struct compress_file *f, const struct tokeniz
         return tokenizer_to_gguf(t, w, e);
     const struct gguf *g = &f->source->gguf[0];
     for (uint64_t i = 0; i < g->n_keys; i++)
-        if (key_starts(&g->keys[i], "tokenizer."))
+        if (key_starts(&g->keys[i], "tokenizer.") ||
+            key_starts(&g->keys[i], "singularbit.tokenizer."))
             TRY(gguf_copy_key(w, &g->keys[i], e));
     for (size_t i = 0; i < sizeof general / sizeof general[0]; i++) {
         const struct gguf_key *k = gguf_find_key(g, general[i]);

@@ -16,7 +16,7 @@ static void run_config(const uint8_t *data, size_t size)
     struct error e = {0};
     struct model_config config;
     json_t *json;
-    if (json_file_parse(&json, (const char *)data, size, "fuzz", &e) != OK)
+    if (json_file_parse(&json, (const char *)data, size, "fuzz", JSON_FILE_INTEGERS, &e) != OK)
         return;
     sink += model_config_from_json(&config, json, "fuzz", &e);
     json_decref(json);
