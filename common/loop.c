@@ -161,6 +161,10 @@ static enum status answer_ping(struct loop *loop, int to, struct error *e)
 {
     struct message m = {.kind = MSG_PONG};
     say_doing(loop, m.pong.doing);
+    /* Steps may begin and end between two looks at the messages, so that none is ever seen at work. */
+    if (loop->worked && strcmp(m.pong.doing, "waiting") == 0)
+        snprintf(m.pong.doing, sizeof m.pong.doing, "at work a moment ago");
+    loop->worked = false;
     return loop_send(loop, to, &m, e);
 }
 
@@ -246,7 +250,7 @@ static enum status step(struct loop *loop, bool *busy, struct error *e)
             continue;
         TRY(both[i]->step(both[i]->self, &did, e));
         if (did) {
-            *busy = true;
+            *busy = loop->worked = true;
             loop->progress = loop_now();
         }
     }
@@ -285,17 +289,16 @@ static void wait_idle(struct loop *loop, double now)
     nanosleep(&(struct timespec){.tv_nsec = (long)(sleep_s * 1e9)}, NULL);
 }
 
-/* Time in which this rank did not turn (a long step, a stopped process) is nobody's silence. */
+/* Time in which this rank did not turn (a long step, a stopped process) is nobody's silence. The others
+ * have waited all the same: pings stay due. */
 static void forgive_gap(struct loop *loop, double now)
 {
     double gap = now - loop->turned;
     if (gap < GAP_S)
         return;
     loop->progress += gap;
-    for (int i = 0; i < loop->transport->size; i++) {
+    for (int i = 0; i < loop->transport->size; i++)
         loop->last_heard[i] += gap;
-        loop->last_pinged[i] += gap;
-    }
 }
 
 enum status loop_turn(struct loop *loop, struct error *e)
@@ -360,6 +363,7 @@ static void report_failure(struct loop *loop, const struct error *why)
     struct error ignored = {0};
     struct message m = {.kind = MSG_ERROR, .error.status = (uint32_t)why->status};
     double start = loop_now();
+    double patience = loop->timeout_s > FAILED_WAIT_S ? loop->timeout_s : FAILED_WAIT_S;
     snprintf(m.error.text, sizeof m.error.text, "%s", why->text);
     loop->failed = true;
     if (loop_send(loop, 0, &m, &ignored) != OK)
@@ -367,7 +371,7 @@ static void report_failure(struct loop *loop, const struct error *why)
     loop->reported = true;
     if (why->status == ERR_INTERRUPTED)
         return;
-    while (!loop->stopped && loop_now() - start < FAILED_WAIT_S)
+    while (!loop->stopped && loop_now() - start < patience)
         if (loop_turn(loop, &ignored) != OK)
             return;
 }

@@ -32,6 +32,7 @@ struct loop {
     char host[128];
     bool stopped;     /* MSG_STOP came */
     bool stop_failed; /* ... and asked to leave with a non-zero exit code */
+    bool worked;      /* a step did something since the last PONG */
     bool failed;      /* this rank's worker failed: it is not stepped any more */
     bool reported;    /* the failure of this rank was sent to rank 0: no need to print it here */
     bool peer_lost;   /* a rank missed its deadline: no orderly end is possible, loop_close aborts */

@@ -14,6 +14,8 @@
 #include "common/mem.h"
 #include "common/weights_private.h"
 
+#define VERIFY_PART (UINT64_C(8) << 20)
+
 static uint64_t count_file_bytes(const struct weights *w)
 {
     uint64_t bytes = 0;
@@ -175,12 +177,33 @@ enum status weights_rows_f32(const struct tensor *t, uint64_t first, uint64_t co
     return OK;
 }
 
-enum status weights_verify(const struct weights *w, const struct tensor *t, struct error *e)
+/* Feeds the tensor's bytes to state, in parts. */
+static enum status hash_tensor(XXH3_state_t *state, const struct tensor *t, weights_alive_fn *alive,
+                               void *self, struct error *e)
 {
-    FAIL_IF(t->has_hash && XXH3_64bits(t->data, t->bytes) != t->hash, e, ERR_FORMAT,
+    for (uint64_t at = 0; at < t->bytes; at += VERIFY_PART) {
+        uint64_t left = t->bytes - at;
+        XXH3_64bits_update(state, t->data + at, left < VERIFY_PART ? left : VERIFY_PART);
+        if (alive)
+            TRY(alive(self, e));
+    }
+    return OK;
+}
+
+enum status weights_verify(const struct weights *w, const struct tensor *t, weights_alive_fn *alive,
+                           void *self, struct error *e)
+{
+    if (!t->has_hash)
+        return OK;
+    XXH3_state_t *state = XXH3_createState();
+    FAIL_IF(!state || XXH3_64bits_reset(state) != XXH_OK, e, ERR_MEMORY, "out of memory: a hash");
+    enum status status = hash_tensor(state, t, alive, self, e);
+    uint64_t hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    TRY(status);
+    FAIL_IF(hash != t->hash, e, ERR_FORMAT,
             "%s is damaged: the bytes of tensor %s do not have the hash that its header states; "
-            "copy or "
-            "make the file again",
+            "copy or make the file again",
             w->path, t->name);
     return OK;
 }

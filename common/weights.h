@@ -77,8 +77,12 @@ uint64_t weights_gguf_row(const struct tensor *t, uint64_t r);
  * Errors: ERR_FORMAT naming the tensor when a value is not finite. */
 enum status weights_rows_f32(const struct tensor *t, uint64_t first, uint64_t count, float *out,
                              struct error *e);
-/* Compares the tensor's bytes with its hash. OK when it has none. Errors: ERR_FORMAT. */
-enum status weights_verify(const struct weights *w, const struct tensor *t, struct error *e);
+/* Compares the tensor's bytes with its hash. OK when it has none. alive, if any, is called after every
+ * 8 MiB, because a large tensor on a slow disk takes minutes; its error ends the comparison. Errors:
+ * ERR_FORMAT, ERR_MEMORY. */
+typedef enum status weights_alive_fn(void *self, struct error *e);
+enum status weights_verify(const struct weights *w, const struct tensor *t, weights_alive_fn *alive,
+                           void *self, struct error *e);
 /* Bytes stored for all tensors of block b (or, with block = UINT32_MAX, outside the blocks). */
 uint64_t weights_block_bytes(const struct weights *w, uint32_t block);
 

@@ -35,7 +35,7 @@ static enum status check_shape(const struct binder *b, const struct tensor *t, u
             "tensor %s of %s is %llu x %llu, the model needs %llu x %llu", t->name,
             b->weights->path, (unsigned long long)t->rows, (unsigned long long)t->cols,
             (unsigned long long)rows, (unsigned long long)cols);
-    return b->verify ? weights_verify(b->weights, t, e) : OK;
+    return b->verify ? weights_verify(b->weights, t, b->alive, b->alive_self, e) : OK;
 }
 
 /* *out = the tensor base+suffix, which must exist with that type, rows and cols. */

@@ -28,6 +28,9 @@ struct head_weights {
 struct binder {
     const struct weights *weights; /* borrowed; matrices point into it */
     bool verify;
+    /* Called now and then while bytes are verified, so that others see a sign of life; NULL: not. */
+    weights_alive_fn *alive;
+    void *alive_self;
     void **owned;
     size_t n_owned, room;
 };

@@ -137,7 +137,7 @@ void compress_doing(const struct compress_job *job, char out[128])
     if (job->current)
         compress_matrix_doing(job->current, out);
     else
-        snprintf(out, 128, "waiting for units to compress");
+        snprintf(out, 128, job->next < job->n ? "about to compress a matrix" : "waiting");
 }
 
 void compress_free(struct compress_job *job)

@@ -55,6 +55,11 @@ static enum status check_assign(const struct msg_assign *a, const struct model_c
     return OK;
 }
 
+static enum status alive(void *loop, struct error *e)
+{
+    return loop_alive(loop, e);
+}
+
 static enum status open_model(struct slice_job *job, struct error *e)
 {
     const struct msg_assign *a = &job->assign;
@@ -65,6 +70,8 @@ static enum status open_model(struct slice_job *job, struct error *e)
     TRY(check_assign(a, c, job->loop, e));
     job->binder.weights = job->weights;
     job->binder.verify = a->verify;
+    job->binder.alive = alive;
+    job->binder.alive_self = job->loop;
     TRY(mem_array(&job->blocks, a->block_count, sizeof *job->blocks, "blocks of a slice", e));
     TRY(kvcache_create(&job->cache, a->block_count, a->sequences, c->kv_heads, a->context,
                        c->head_dim, e));
@@ -303,8 +310,9 @@ static enum status send_logits(struct slice_job *job, const struct message *m, u
         memmove(job->head_x + i * hidden, job->head_x + job->wanted[i] * hidden,
                 hidden * sizeof(float));
     TRY(mem_array(&logits, (size_t)rows * c->vocab, sizeof(float), "logits", e));
-    layer_norm_product(c, job->head.output_norm, &job->head.output, job->head_x, (int)rows,
-                       &job->scratch, logits);
+    if (rows > 0) /* a chunk of a prompt wants none, and the head is the largest matrix */
+        layer_norm_product(c, job->head.output_norm, &job->head.output, job->head_x, (int)rows,
+                           &job->scratch, logits);
     struct message out = {
         .kind = MSG_LOGITS,
         .logits = {.job = m->hidden.job, .batch = m->hidden.batch, .rows = rows, .cols = c->vocab},
@@ -349,5 +357,9 @@ bool slice_doing(const struct slice_job *job, char out[128])
     else if (m)
         snprintf(out, 128, "computing block %u of micro-batch %llu", first + job->next_block,
                  (unsigned long long)(m->kind == MSG_TOKENS ? m->tokens.batch : m->hidden.batch));
-    return !job->ready || m;
+    else if (!queue_empty(&job->entering) || !queue_empty(&job->leaving))
+        snprintf(out, 128, "about to compute a micro-batch");
+    else
+        return false;
+    return true;
 }

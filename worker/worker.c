@@ -16,6 +16,7 @@ struct worker {
     struct loop *loop;
     struct slice_job *slices[JOBS];
     struct compress_job *compress;
+    int turn; /* which slice is asked first */
 };
 
 static enum status handle_assign(struct worker *w, const struct msg_assign *a, struct error *e)
@@ -47,9 +48,16 @@ static enum status handle(void *self, struct message *m, struct error *e)
 static enum status step(void *self, bool *busy, struct error *e)
 {
     struct worker *w = self;
-    for (int i = 0; i < JOBS; i++)
-        if (w->slices[i])
-            TRY(slice_step(w->slices[i], busy, e));
+    /* One slice at a time, in turns: the loop must look at its messages between two blocks. */
+    for (int i = 0; i < JOBS && !*busy; i++) {
+        struct slice_job *slice = w->slices[(w->turn + i) % JOBS];
+        if (slice)
+            TRY(slice_step(slice, busy, e));
+        if (*busy)
+            w->turn = (w->turn + i + 1) % JOBS;
+    }
+    if (*busy)
+        return OK;
     return w->compress ? compress_step(w->compress, busy, e) : OK;
 }
 

@@ -299,6 +299,25 @@ static void test_heard_is_not_told(void **unused)
     assert_true(boss.readies > 50);
 }
 
+/* Rank 0 looks at its messages only every half second, as a slow machine does between long steps: the others
+ * must hear of it all the same. */
+static void test_slow_rank_zero(void **unused)
+{
+    struct error e = {0};
+    (void)unused;
+    open_job(2, NULL);
+    ranks[1].timeout_s = 1.5;
+    start_threads(2);
+    ranks[0].loop->timeout_s = 1.5;
+    for (int i = 0; i < 6; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 550000000}, NULL);
+        assert_int_equal(loop_turn(ranks[0].loop, &e), OK);
+    }
+    loop_stop(ranks[0].loop, false);
+    close_job(2);
+    assert_int_equal(ranks[1].status, OK);
+}
+
 /* A rank vanishes while computing: the sentence says what it did last. */
 static void test_vanished_rank(void **unused)
 {
@@ -391,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_lost_message), cmocka_unit_test(test_stray_messages),
         cmocka_unit_test(test_signal),       cmocka_unit_test(test_wait_is_counted),
         cmocka_unit_test(test_alive),        cmocka_unit_test(test_heard_is_not_told),
+        cmocka_unit_test(test_slow_rank_zero),
     };
     return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
 }

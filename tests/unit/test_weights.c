@@ -209,7 +209,7 @@ static void check_opened(const struct weights *w)
     for (uint64_t i = 0; i < w->n_tensors; i++) {
         bytes += w->tensors[i].bytes;
         assert_true(w->tensors[i].has_hash);
-        test_ok(weights_verify(w, &w->tensors[i], &e), &e);
+        test_ok(weights_verify(w, &w->tensors[i], NULL, NULL, &e), &e);
     }
     assert_int_equal(bytes, w->bytes);
     assert_int_equal(in_blocks + weights_block_bytes(w, UINT32_MAX), bytes);
@@ -329,7 +329,7 @@ static void test_flips(void **state)
     file[at + 1] ^= 4;
     test_write(MODEL, file, size);
     test_ok(weights_open(&w, MODEL, &e), &e);
-    test_refused(weights_verify(w, &w->tensors[0], &e), ERR_FORMAT, &e, w->tensors[0].name);
+    test_refused(weights_verify(w, &w->tensors[0], NULL, NULL, &e), ERR_FORMAT, &e, w->tensors[0].name);
     weights_close(w);
     file[at + 1] ^= 4;
     for (size_t i = 0; i < header; i += 3) {
