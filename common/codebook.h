@@ -2,14 +2,14 @@
  * which, with their negatives, quantise Gaussian data. Committed constants (codebook_table.c),
  * made once by tools/make_codebooks.c. Owns the tables; knows nothing of matrices and files.
  *
- * The sum of |entries| of a vector is at most 258, so that its product with int8 activations (at
+ * The sum of |entries| of a vector is at most 257, so that its product with int8 activations (at
  * most 127) fits int16. */
 #ifndef SBIT_COMMON_CODEBOOK_H
 #define SBIT_COMMON_CODEBOOK_H
 
 #include <stdint.h>
 
-enum { CODEBOOK_WORDS = 128, CODEBOOK_COUNT = 9, CODEBOOK_MAX_D = 16, CODEBOOK_MAX_SUM = 258 };
+enum { CODEBOOK_WORDS = 128, CODEBOOK_COUNT = 9, CODEBOOK_MAX_D = 16, CODEBOOK_MAX_SUM = 257 };
 
 struct codebook {
     uint32_t d;   /* weights per byte */

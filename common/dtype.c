@@ -18,7 +18,7 @@ const struct dtype_info *dtype_info(uint32_t dtype)
         [DTYPE_Q4_0] = {"Q4_0", 32, 18},  [DTYPE_Q8_0] = {"Q8_0", 32, 34},
         [DTYPE_I8] = {"I8", 1, 1},        [DTYPE_I16] = {"I16", 1, 2},
         [DTYPE_I32] = {"I32", 1, 4},      [DTYPE_BF16] = {"BF16", 1, 2},
-        [DTYPE_Q1_0] = {"Q1_0", 128, 18},
+        [DTYPE_Q1_0] = {"Q1_0", 128, 18}, [DTYPE_Q2_0] = {"Q2_0", 64, 18},
     };
     if (dtype >= sizeof table / sizeof table[0] || !table[dtype].name)
         return NULL;
@@ -123,6 +123,13 @@ static void block_q1_0(const uint8_t *src, float *dst)
         dst[i] = src[2 + i / 8] >> (i % 8) & 1 ? d : -d;
 }
 
+static void block_q2_0(const uint8_t *src, float *dst)
+{
+    float d = f16_to_f32(load_u16(src));
+    for (int i = 0; i < 64; i++)
+        dst[i] = d * (float)((src[2 + i / 4] >> 2 * (i % 4) & 3) - 1);
+}
+
 typedef void (*block_to_f32)(const uint8_t *src, float *dst);
 
 static void blocks_to_f32(block_to_f32 convert, enum dtype dtype, const uint8_t *src, uint64_t n,
@@ -163,6 +170,9 @@ void dtype_to_f32(enum dtype dtype, const void *source, uint64_t n, float *dst)
         break;
     case DTYPE_Q1_0:
         blocks_to_f32(block_q1_0, dtype, src, n, dst);
+        break;
+    case DTYPE_Q2_0:
+        blocks_to_f32(block_q2_0, dtype, src, n, dst);
         break;
     case DTYPE_I16:
     case DTYPE_I32: /* indices, never weights */

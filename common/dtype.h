@@ -18,6 +18,7 @@ enum dtype {
     DTYPE_I32 = 26,
     DTYPE_BF16 = 30,
     DTYPE_Q1_0 = 41, /* 128 weights: F16 scale, 16 bytes of signs, LSB first, 1 means +d */
+    DTYPE_Q2_0 = 42, /* 64 weights: F16 scale, 16 bytes of 2 bits, lowest first; value (q - 1) * d */
 };
 
 struct dtype_info {
@@ -34,7 +35,7 @@ const struct dtype_info *dtype_info(uint32_t dtype);
 enum status dtype_row_bytes(uint32_t dtype, uint64_t cols, uint64_t *bytes, struct error *e);
 
 /* dst[0..n) = the values of n elements stored at src (any alignment). n is a multiple of the block.
- * Types: F32, F16, BF16, Q8_0, Q4_0, Q1_0, I8. */
+ * Types: F32, F16, BF16, Q8_0, Q4_0, Q1_0, Q2_0, I8. */
 void dtype_to_f32(enum dtype dtype, const void *src, uint64_t n, float *dst);
 
 /* IEEE 754 binary16 <-> binary32; f32_to_f16 rounds to nearest even, overflows to infinity. */

@@ -207,7 +207,7 @@ static const char *foreign_type(uint32_t dtype)
         [11] = "Q3_K",    [12] = "Q4_K",   [13] = "Q5_K",    [14] = "Q6_K",  [15] = "Q8_K",
         [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S", [20] = "IQ4_NL",
         [21] = "IQ3_S",   [22] = "IQ2_S",  [23] = "IQ4_XS",  [27] = "I64",   [28] = "F64",
-        [29] = "IQ1_M",   [34] = "TQ1_0",  [35] = "TQ2_0",   [39] = "MXFP4", [42] = "Q2_0",
+        [29] = "IQ1_M",   [34] = "TQ1_0",  [35] = "TQ2_0",   [39] = "MXFP4",
     };
     bool known = dtype < sizeof names / sizeof names[0] && names[dtype];
     return known ? names[dtype] : "unknown";
@@ -221,7 +221,7 @@ static enum status tensor_bytes(struct cursor *c, struct gguf_tensor *t, bool vo
         FAIL_IF(
             !vocabulary_only, c->e, ERR_UNSUPPORTED,
             "%s: tensor %.*s has type %s (number %u), which sbit does not read; supported are F32, "
-            "F16, BF16, Q8_0, Q4_0 and Q1_0: use such a file, or the original model's folder",
+            "F16, BF16, Q8_0, Q4_0, Q2_0 and Q1_0: use such a file, or the original model's folder",
             c->file, (int)t->name.size, t->name.data, foreign_type(t->dtype), t->dtype);
         return OK;
     }

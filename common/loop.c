@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "common/mem.h"
@@ -21,6 +22,10 @@
 #define SLEEP_MAX_S     1e-3
 #define SLEEP_PENDING_S                                                                            \
     100e-6 /* longest sleep while own frames are on their way: MPI moves them in polls */
+#define WAIT_KNOWN_S  0.25 /* a longer wait says nothing about the next one */
+#define SLACK_NS      5000ul /* by which the kernel may prolong a sleep; its default is 50 us */
+#define NEAR_MIN_S    20e-6
+#define NEAR_MAX_S    100e-6
 #define GAP_S         0.5  /* a pause between turns that is not charged to silent ranks */
 #define FAILED_WAIT_S 30.0 /* how long a failed rank waits for STOP */
 #define STOP_WAIT_S   5.0
@@ -96,6 +101,7 @@ enum status loop_open(struct loop **out, struct transport *t, struct error *e)
     loop->timeout_s = 60;
     loop->turned = loop->progress = loop_now();
     sysinfo_host(loop->host);
+    (void)prctl(PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0); /* refused: sleeps are a little longer */
     for (int i = 0; i < t->size; i++) {
         loop->last_heard[i] = loop->last_pinged[i] = loop->turned;
         snprintf(loop->doing[i], sizeof loop->doing[i], "starting");
@@ -161,7 +167,7 @@ static enum status answer_ping(struct loop *loop, int to, struct error *e)
 {
     struct message m = {.kind = MSG_PONG};
     say_doing(loop, m.pong.doing);
-    /* Steps may begin and end between two looks at the messages, so that none is ever seen at work. */
+    /* Steps may begin and end between two looks at the messages: then none is seen at work. */
     if (loop->worked && strcmp(m.pong.doing, "waiting") == 0)
         snprintf(m.pong.doing, sizeof m.pong.doing, "at work a moment ago");
     loop->worked = false;
@@ -257,8 +263,9 @@ static enum status step(struct loop *loop, bool *busy, struct error *e)
     return OK;
 }
 
-/* Rank 0: asks each rank now and then, also those that it hears from: the last stage of a ring talks to rank 0
- * all the time and would otherwise hear nothing from it, which is how a rank tells that rank 0 is gone. */
+/* Rank 0: asks each rank now and then, also those that it hears from: the last stage of a ring
+ * talks to rank 0 all the time and would otherwise hear nothing from it, which is how a rank tells
+ * that rank 0 is gone. */
 static enum status ping_all(struct loop *loop, double now, struct error *e)
 {
     double patience = loop->timeout_s / 10;
@@ -272,25 +279,44 @@ static enum status ping_all(struct loop *loop, double now, struct error *e)
     return OK;
 }
 
-/* Idle: polls on for a while, then sleeps ever longer, because latency matters most just after
- * work. */
+/* A rank of a pipeline waits about as long for each micro-batch as for the one before. Around that
+ * time it sleeps for a sixty-fourth of it only, so that a hop is late by less than what anybody
+ * notices, and still sleeps. Returns the longest sleep. */
+static double sleep_limit(const struct loop *loop, double idle)
+{
+    double early = loop->waited * 7 / 8, late = loop->waited * 5 / 4, near = loop->waited / 64;
+    if (loop->waited <= 0 || idle > late)
+        return SLEEP_MAX_S;
+    if (near > NEAR_MAX_S)
+        near = NEAR_MAX_S;
+    if (near < NEAR_MIN_S)
+        near = NEAR_MIN_S;
+    return idle + near < early ? early - idle : near;
+}
+
+/* Idle: polls on for a while, then sleeps ever longer, because latency matters most just after work
+ * and when work is due. */
 static void wait_idle(struct loop *loop, double now)
 {
     double idle = now - loop->idle_since, sleep_s = idle - SPIN_S;
-    double longest = transport_pending(loop->transport) ? SLEEP_PENDING_S : SLEEP_MAX_S;
+    double longest = sleep_limit(loop, idle);
     if (idle < SPIN_S) {
         sched_yield();
         return;
     }
+    if (transport_pending(loop->transport) && longest > SLEEP_PENDING_S)
+        longest = SLEEP_PENDING_S;
     if (sleep_s < SLEEP_MIN_S)
         sleep_s = SLEEP_MIN_S;
     if (sleep_s > longest)
         sleep_s = longest;
+    if (sleep_s > SLEEP_MAX_S)
+        sleep_s = SLEEP_MAX_S;
     nanosleep(&(struct timespec){.tv_nsec = (long)(sleep_s * 1e9)}, NULL);
 }
 
-/* Time in which this rank did not turn (a long step, a stopped process) is nobody's silence. The others
- * have waited all the same: pings stay due. */
+/* Time in which this rank did not turn (a long step, a stopped process) is nobody's silence. The
+ * others have waited all the same: pings stay due. */
 static void forgive_gap(struct loop *loop, double now)
 {
     double gap = now - loop->turned;
@@ -299,6 +325,16 @@ static void forgive_gap(struct loop *loop, double now)
     loop->progress += gap;
     for (int i = 0; i < loop->transport->size; i++)
         loop->last_heard[i] += gap;
+}
+
+/* A wait ends. */
+static void note_wait(struct loop *loop, double now)
+{
+    if (loop->idle_since <= 0)
+        return;
+    loop->waited = now - loop->idle_since;
+    if (loop->waited > WAIT_KNOWN_S)
+        loop->waited = 0;
 }
 
 enum status loop_turn(struct loop *loop, struct error *e)
@@ -314,6 +350,7 @@ enum status loop_turn(struct loop *loop, struct error *e)
     if (loop->transport->rank == 0)
         TRY(ping_all(loop, start, e));
     if (busy) {
+        note_wait(loop, start);
         loop->idle_since = 0;
     } else {
         if (loop->idle_since <= 0)

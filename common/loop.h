@@ -1,11 +1,11 @@
 /* The event loop of a rank: the only place that waits. One turn polls the transport, hands each
  * message to the worker or the coordinator, lets each do one bounded step, and when nothing
- * happened waits adaptively (spins 200 us, then sleeps 20 us growing to 1 ms), because a
- * blocking MPI receive burns a core.
+ * happened waits adaptively, because a blocking MPI receive burns a core: spins 200 us, then sleeps
+ * 20 us growing to 1 ms, and less again around the time at which the wait before ended.
  *
- * Who gets what: the worker handles ASSIGN, TOKENS, HIDDEN, COMPRESS; the coordinator (rank 0)
- * the answers HELLO, READY, LOGITS, PONG, STATS, TENSOR, UNIT_DONE; the loop itself PING,
- * ASK_STATS, STOP and ERROR. */
+ * Who gets what: the worker handles ASSIGN, TOKENS, HIDDEN, COMPRESS; the coordinator (rank 0) the
+ * answers HELLO, READY, LOGITS, PONG, STATS, TENSOR, UNIT_DONE; the loop itself PING, ASK_STATS,
+ * STOP and ERROR. */
 #ifndef SBIT_COMMON_LOOP_H
 #define SBIT_COMMON_LOOP_H
 
@@ -41,6 +41,7 @@ struct loop {
     double turned;     /* loop_now at the start of the last turn */
     double alive;      /* when loop_alive last sent something */
     double idle_since; /* 0: busy in the last turn */
+    double waited;     /* how long the last wait lasted; 0: unknown, or long */
     double progress;   /* rank 0: when something other than PINGs and "waiting" last happened */
     /* What is known of each rank, [size]; ranks other than 0 look at entry 0 only. */
     double *last_heard;   /* loop_now when a message of it came last; time in which this rank itself

@@ -42,3 +42,15 @@ uint64_t sysinfo_peak_rss(void)
     fclose(f);
     return (uint64_t)kib * 1024;
 }
+
+double sysinfo_waited(void)
+{
+    unsigned long long ran, waited = 0;
+    FILE *f = fopen("/proc/thread-self/schedstat", "r"); /* nanoseconds */
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu %llu", &ran, &waited) != 2)
+        waited = 0;
+    fclose(f);
+    return 1e-9 * (double)waited;
+}

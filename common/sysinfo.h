@@ -12,5 +12,7 @@ uint32_t sysinfo_cores(void);
 uint64_t sysinfo_ram(void);
 /* Peak resident set of this process in bytes (VmHWM of /proc/self/status); 0 when unknown. */
 uint64_t sysinfo_peak_rss(void);
+/* Seconds in which this thread could have run but another had the CPU; 0 when unknown. */
+double sysinfo_waited(void);
 
 #endif

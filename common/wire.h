@@ -11,10 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/cache.h"
 #include "common/error.h"
 #include "common/transport.h"
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_HEADER_MAX 65536u
 #define WIRE_PAYLOAD_MAX (1u << 30)                      /* bytes of f32 activations or logits */
 #define WIRE_FRAME_MAX (WIRE_PAYLOAD_MAX + WIRE_HEADER_MAX + 4u) /* bytes of a whole frame */
@@ -68,6 +69,7 @@ struct msg_assign {
     uint32_t threads;
     enum wire_type wire;
     bool verify;           /* check tensor hashes while loading */
+    enum cache_type cache;
 };
 
 struct msg_ready {

@@ -84,6 +84,7 @@ void wire_pack_assign(const struct message *m, Sbit__Header *h, struct wire_scra
     s->assign.threads = x->threads;
     s->assign.wire = x->wire;
     s->assign.verify = x->verify;
+    s->assign.cache = x->cache;
     h->assign = &s->assign;
 }
 
@@ -107,6 +108,9 @@ const char *wire_unpack_assign(struct message *m, const Sbit__Header *h)
     if (b->wire > WIRE_Q8)
         return "its element type is unknown";
     x->wire = (enum wire_type)b->wire;
+    if (b->cache > CACHE_Q8)
+        return "its type of cache is unknown";
+    x->cache = (enum cache_type)b->cache;
     if (b->block_count > UINT32_MAX - b->first_block)
         return "its blocks end beyond 32 bits";
     if (b->next_rank > INT32_MAX)

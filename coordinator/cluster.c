@@ -248,6 +248,7 @@ enum status cluster_assign(struct cluster *c, uint32_t job, const struct weights
     a->sequences = sequences;
     a->batch = batch;
     a->wire = c->options->wire;
+    a->cache = c->options->kv;
     a->verify = !c->options->no_verify;
     TRY(mem_array(&slices, (size_t)c->size, sizeof *slices, "the plan", e));
     enum status status = plan(c, w, slices, e);

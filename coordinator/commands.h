@@ -10,6 +10,7 @@
 enum status cmd_compress(struct cluster *c, struct error *e);
 enum status cmd_run(struct cluster *c, struct error *e);
 enum status cmd_eval(struct cluster *c, struct error *e);
+enum status cmd_bench_model(struct cluster *c, struct error *e);
 /* These two need no ranks. */
 enum status cmd_inspect(const struct options *o, struct error *e);
 enum status cmd_tokenize(const struct options *o, struct error *e);

@@ -17,6 +17,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/options.h"
 #include "kernels/kernels.h"
+#include "worker/bench_kernels.h"
 #include "worker/worker.h"
 
 #define SPIN_COUNT "2000" /* about 0.1 ms */
@@ -67,10 +68,42 @@ static enum status print_version(struct error *e)
     return OK;
 }
 
+/* CPUs that this process may use. A launcher binds ranks to single cores, which the worker undoes,
+ * so what counts under MPI is what the kernel allows when asked for all. */
+static uint32_t usable_cores(void)
+{
+    cpu_set_t mine, all;
+    uint32_t count = sysinfo_cores();
+    memset(&all, 0xff, sizeof all);
+    if (transport_mpi_launched() && sched_getaffinity(0, sizeof mine, &mine) == 0 &&
+        sched_setaffinity(0, sizeof all, &all) == 0) {
+        count = sysinfo_cores();
+        sched_setaffinity(0, sizeof mine, &mine);
+    }
+    return count;
+}
+
+static enum status run_bench_kernels(const struct options *o, struct error *e)
+{
+    json_t *report;
+    struct bench_kernels setup = {.type = o->type,
+                                  .cpu = o->cpu,
+                                  .threads = o->threads ? o->threads : usable_cores(),
+                                  .quick = o->quick};
+    TRY(start_kernels(e));
+    TRY(report_check_path(o->json, e));
+    TRY(bench_kernels(&setup, &report, e));
+    if (o->json)
+        return report_write_json(report, o->json, e);
+    json_decref(report);
+    return OK;
+}
+
 /* The commands that one process does alone. */
 static bool needs_ranks(enum command command)
 {
-    return command == CMD_COMPRESS || command == CMD_RUN || command == CMD_EVAL;
+    return command == CMD_COMPRESS || command == CMD_RUN || command == CMD_EVAL ||
+           command == CMD_BENCH_MODEL;
 }
 
 static enum status run_alone(const struct options *o, struct error *e)
@@ -86,26 +119,14 @@ static enum status run_alone(const struct options *o, struct error *e)
     case CMD_TOKENIZE:
         TRY(cmd_tokenize(o, e));
         break;
+    case CMD_BENCH_KERNELS:
+        TRY(run_bench_kernels(o, e));
+        break;
     default:
         options_print_help(o->help_for);
         break;
     }
     return flush_output(e);
-}
-
-/* CPUs that this process may use. A launcher binds ranks to single cores, which the worker undoes,
- * so what counts under MPI is what the kernel allows when asked for all. */
-static uint32_t usable_cores(void)
-{
-    cpu_set_t mine, all;
-    uint32_t count = sysinfo_cores();
-    memset(&all, 0xff, sizeof all);
-    if (transport_mpi_launched() && sched_getaffinity(0, sizeof mine, &mine) == 0 &&
-        sched_setaffinity(0, sizeof all, &all) == 0) {
-        count = sysinfo_cores();
-        sched_setaffinity(0, sizeof mine, &mine);
-    }
-    return count;
 }
 
 static enum status send_hello(struct loop *loop, struct error *e)
@@ -137,6 +158,8 @@ static enum status run_command(struct cluster *c, struct error *e)
         return cmd_compress(c, e);
     case CMD_RUN:
         return cmd_run(c, e);
+    case CMD_BENCH_MODEL:
+        return cmd_bench_model(c, e);
     default:
         return cmd_eval(c, e);
     }
@@ -268,10 +291,10 @@ int main(int argc, char **argv)
     struct transport *t = NULL;
     enum status parsed = options_parse(&o, argc, argv, &e);
     bool alone = parsed != OK || !needs_ranks(o.command), launched = transport_mpi_launched();
+    if (parsed == OK && (!alone || o.command == CMD_BENCH_KERNELS))
+        limit_spinning(argv);
     if (alone && !launched)
         return run_without_ranks(&o, parsed, 0, &e);
-    if (!alone)
-        limit_spinning(argv);
     struct error joining = {0};
     enum status joined =
         launched ? transport_mpi_open(&t, &joining) : transport_local_open(&t, 1, NULL, &joining);

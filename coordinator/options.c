@@ -31,8 +31,12 @@ static void set_defaults(struct options *o)
         .top_p = 0.95,
         .min_p = 0.05,
         .repeat_penalty = 1,
+        .shape = "tinyllama-1.1b",
+        .prompt_tokens = 512,
+        .decode_tokens = 128,
         .batch = 64,
         .wire = WIRE_F32,
+        .kv = CACHE_F16,
         .timeout = 60,
     };
 }
@@ -177,6 +181,8 @@ static enum status parse_choice(const struct parser *p, const struct option_rule
             void *field = (char *)p->o + r->offset;
             if (r->kind == OPTION_WIRE)
                 *(enum wire_type *)field = (enum wire_type)i;
+            else if (r->kind == OPTION_CACHE)
+                *(enum cache_type *)field = (enum cache_type)i;
             else
                 *(const char **)field = r->choices[i];
             return OK;
@@ -219,6 +225,7 @@ static enum status parse_value(const struct parser *p, const struct option_rule 
         break;
     case OPTION_CHOICE:
     case OPTION_WIRE:
+    case OPTION_CACHE:
         TRY(parse_choice(p, r, text, e));
         break;
     case OPTION_REAL:
@@ -276,6 +283,8 @@ static enum status parse_option(struct parser *p, const char *word, struct error
 
 static enum status parse_positional(struct parser *p, const char *word, struct error *e)
 {
+    FAIL_IF(!p->command->argument, e, ERR_USAGE,
+            "\"%s\" is one word too many; see sbit %s --help", word, p->command->name);
     FAIL_IF(p->o->model, e, ERR_USAGE, "one %s only, but \"%s\" follows \"%s\"; see sbit %s --help",
             p->command->argument, word, p->o->model, p->command->name);
     FAIL_IF(!*word, e, ERR_USAGE, "the %s is an empty name; see sbit %s --help",
@@ -288,23 +297,30 @@ static enum status parse_positional(struct parser *p, const char *word, struct e
 static enum status check_together(const struct options *o, struct error *e)
 {
     const struct command_rule *r = command_rule(o->command);
-    FAIL_IF(!o->model, e, ERR_USAGE, "no %s given; see sbit %s --help", r->argument, r->name);
+    FAIL_IF(r->argument && !o->model, e, ERR_USAGE, "no %s given; see sbit %s --help", r->argument,
+            r->name);
     FAIL_IF(o->prompt && o->prompt_file, e, ERR_USAGE,
             "-p and -f exclude each other; see sbit %s --help", r->name);
     FAIL_IF(o->command == CMD_EVAL && !o->text, e, ERR_USAGE,
             "--text FILE is missing; see sbit eval --help");
     FAIL_IF(o->command == CMD_COMPRESS && !o->output, e, ERR_USAGE,
             "-o FILE is missing; see sbit compress --help");
+    FAIL_IF(o->has_bits && o->type && strcmp(o->type, "code"), e, ERR_USAGE,
+            "--bits belongs to --type code; %s has a fixed size; see sbit %s --help", o->type,
+            r->name);
     FAIL_IF(o->has_bits && strcmp(o->method, "code"), e, ERR_USAGE,
             "--bits belongs to --method code; %s has a fixed size; see sbit compress --help",
             o->method);
     return OK;
 }
 
-static const struct command_rule *find_command(const char *word)
+/* The command that words[0], or words[0] and words[1], of n words name. */
+static const struct command_rule *find_command(int n, char **words)
 {
+    char name[32];
+    snprintf(name, sizeof name, "%s %s", words[0], n > 1 ? words[1] : "");
     for (const struct command_rule *r = command_rules; r->name; r++) {
-        if (!strcmp(word, r->name))
+        if (!strcmp(strchr(r->name, ' ') ? name : words[0], r->name))
             return r;
     }
     return NULL;
@@ -312,6 +328,8 @@ static const struct command_rule *find_command(const char *word)
 
 static enum status unknown_command(const char *word, struct error *e)
 {
+    FAIL_IF(!strcmp(word, "bench"), e, ERR_USAGE,
+            "there are bench kernels and bench model; see sbit --help");
     for (const struct command_rule *r = command_rules; r->name; r++) {
         if (word_distance(word, r->name) < 3)
             return error_set(e, ERR_USAGE,
@@ -319,8 +337,8 @@ static enum status unknown_command(const char *word, struct error *e)
                              r->name);
     }
     return error_set(e, ERR_USAGE,
-                     "unknown command \"%s\": there are compress, run, eval, inspect and tokenize; "
-                     "see sbit --help",
+                     "unknown command \"%s\": there are compress, run, eval, inspect, tokenize, "
+                     "bench kernels and bench model; see sbit --help",
                      word);
 }
 
@@ -344,7 +362,7 @@ static bool parse_global(struct options *o, int argc, char **argv, enum status *
     if (!word && strcmp(argv[1], "--help") && strcmp(argv[1], "-h"))
         return false;
     ask_help(o, CMD_HELP);
-    const struct command_rule *rule = word && argc > 2 ? find_command(argv[2]) : NULL;
+    const struct command_rule *rule = word && argc > 2 ? find_command(argc - 2, argv + 2) : NULL;
     if (rule)
         o->help_for = rule->command;
     else if (word && argc > 2)
@@ -360,9 +378,10 @@ enum status options_parse(struct options *o, int argc, char **argv, struct error
     if (parse_global(o, argc, argv, &status, e))
         return status;
     struct parser p = {
-        .o = o, .command = find_command(argv[1]), .argc = argc, .next = 2, .argv = argv};
+        .o = o, .command = find_command(argc - 1, argv + 1), .argc = argc, .next = 2, .argv = argv};
     if (!p.command)
         return unknown_command(argv[1], e);
+    p.next += strchr(p.command->name, ' ') != NULL;
     o->command = p.command->command;
     bool plain = false; /* after "--" every word is a name */
     while (p.next < argc) {

@@ -9,7 +9,17 @@
 #include "common/error.h"
 #include "common/wire.h"
 
-enum command { CMD_HELP, CMD_VERSION, CMD_COMPRESS, CMD_RUN, CMD_EVAL, CMD_INSPECT, CMD_TOKENIZE };
+enum command {
+    CMD_HELP,
+    CMD_VERSION,
+    CMD_COMPRESS,
+    CMD_RUN,
+    CMD_EVAL,
+    CMD_INSPECT,
+    CMD_TOKENIZE,
+    CMD_BENCH_KERNELS,
+    CMD_BENCH_MODEL
+};
 
 struct options { /* strings are borrowed from argv */
     enum command command;
@@ -37,11 +47,20 @@ struct options { /* strings are borrowed from argv */
     const char *stop[8];     /* --stop, repeatable */
     uint32_t n_stop;
     bool ignore_eos;
+    /* bench */
+    const char *shape;       /* --shape, default tinyllama-1.1b */
+    const char *type;        /* --type of the matrices, default code for a model; NULL: all kernels */
+    uint32_t prompt_tokens;  /* --prompt, default 512 */
+    uint32_t decode_tokens;  /* --decode, default 128 */
+    const char *cache;       /* --cache DIR, NULL: the user's */
+    const char *cpu;         /* --cpu LEVEL, NULL: all levels */
+    bool quick;
     /* execution */
     uint32_t context;        /* --ctx; 0: min(model's, 4096) for run, min(model's, 512) for eval */
     uint32_t threads;        /* --threads; 0: cores of the host divided by the ranks on it */
     uint32_t batch;          /* --batch: most tokens in a micro-batch, default 64 */
     enum wire_type wire;     /* --wire f32|f16|q8 */
+    enum cache_type kv;      /* --kv f16|q8 */
     bool stats;              /* --stats */
     bool no_verify;          /* --no-verify */
     double timeout;          /* --timeout: seconds a rank may be silent, default 60 */

@@ -32,10 +32,10 @@ static void print_overview(void)
            "usage: sbit COMMAND ...\n"
            "       mpirun -n RANKS sbit COMMAND ...\n\n");
     for (const struct command_rule *r = command_rules; r->name; r++)
-        printf("  %-9s %-6s %s\n", r->name, r->argument, r->summary);
+        printf("  %-13s %-6s %s\n", r->name, r->argument ? r->argument : "", r->summary);
     printf(
         "\nsbit COMMAND --help lists the options of a command; sbit --version tells the version.\n"
-        "Environment: SBIT_CPU=scalar|avx2|avx512 limits the instructions used.\n");
+        "Environment: SBIT_CPU=LEVEL, one that --version lists, limits the instructions used.\n");
 }
 
 void options_print_help(enum command command)
@@ -45,7 +45,8 @@ void options_print_help(enum command command)
         print_overview();
         return;
     }
-    printf("usage: sbit %s %s [options]\n\n%s\n\n", rule->name, rule->argument, rule->about);
+    printf("usage: sbit %s %s%s[options]\n\n%s\n\n", rule->name,
+           rule->argument ? rule->argument : "", rule->argument ? " " : "", rule->about);
     for (const struct option_rule *r = option_rules; r->name; r++) {
         if (r->commands & 1u << command)
             print_option(r);

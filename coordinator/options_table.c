@@ -6,7 +6,9 @@
 #define EVAL     (1u << CMD_EVAL)
 #define INSPECT  (1u << CMD_INSPECT)
 #define TOKENIZE (1u << CMD_TOKENIZE)
-#define RANKS    (COMPRESS | RUN | EVAL)
+#define KERNELS  (1u << CMD_BENCH_KERNELS)
+#define BENCH    (1u << CMD_BENCH_MODEL)
+#define RANKS    (COMPRESS | RUN | EVAL | BENCH)
 
 #define SIZE_MEBI 1048576.0
 #define SIZE_PEBI 1125899906842624.0
@@ -15,7 +17,10 @@
 
 static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", NULL};
 static const char *const embedding_types[] = {"q8_0", "q4_0", "f16", "f32", NULL};
+static const char *const matrix_types[] = {"code", "q8_0", "q4_0", "q2_0", "q1_0",
+                                           "f16",  "bf16", "f32",  NULL};
 static const char *const wire_types[] = {"f32", "f16", "q8", NULL};
+static const char *const kv_types[] = {"f16", "q8", NULL};
 
 const struct option_rule option_rules[] = {
     {"output", 'o', OPTION_STRING, AT(output), 0, 0, 0, NULL, COMPRESS, "FILE",
@@ -33,6 +38,29 @@ const struct option_rule option_rules[] = {
      "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
     {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, SIZE_MEBI, SIZE_PEBI, NULL, COMPRESS, "SIZE",
      "cut the output into files of at most SIZE (500M, 4G)"},
+    {"shape", 0, OPTION_STRING, AT(shape), 0, 0, 0, NULL, BENCH, "NAME",
+     "tinyllama-1.1b (default), llama-3.2-1b, llama-3.2-3b, llama-3-8b,\n"
+     "llama-2-7b, mistral-7b, qwen2.5-0.5b, qwen2.5-1.5b, qwen3-0.6b,\n"
+     "smollm2-135m, smollm2-360m or demo"},
+    {"type", 0, OPTION_CHOICE, AT(type), 0, 0, 0, matrix_types, BENCH, "TYPE",
+     "of the matrices: code (default, see --bits), q8_0, q4_0, q2_0,\nq1_0, f16, bf16, f32"},
+    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, BENCH, "B",
+     "bits per weight for type code, 0.5 to 4 (default 1)"},
+    {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, BENCH, "TYPE",
+     "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
+    {"prompt", 0, OPTION_U32, AT(prompt_tokens), 0, 1, 1048576, NULL, BENCH, "N",
+     "tokens of the prompt (default 512)"},
+    {"decode", 0, OPTION_U32, AT(decode_tokens), 0, 1, 1048576, NULL, BENCH, "N",
+     "tokens generated after it (default 128)"},
+    {"cache", 0, OPTION_STRING, AT(cache), 0, 0, 0, NULL, BENCH, "FOLDER",
+     "where random models are kept (default singularbit in\n"
+     "$XDG_CACHE_HOME or ~/.cache)"},
+    {"type", 0, OPTION_CHOICE, AT(type), 0, 0, 0, matrix_types, KERNELS, "TYPE",
+     "only products with matrices of this type: code, q8_0, q4_0,\nq2_0, q1_0, f16, bf16, f32"},
+    {"cpu", 0, OPTION_STRING, AT(cpu), 0, 0, 0, NULL, KERNELS, "LEVEL",
+     "only this level, one that --version lists, and scalar"},
+    {"quick", 0, OPTION_FLAG, AT(quick), 0, 0, 0, NULL, KERNELS, NULL,
+     "fewer shapes, only the best level, shorter runs: some seconds"},
     {"prompt", 'p', OPTION_STRING, AT(prompt), 0, 0, 0, NULL, RUN | TOKENIZE, "TEXT",
      "the text itself"},
     {"file", 'f', OPTION_STRING, AT(prompt_file), 0, 0, 0, NULL, RUN | TOKENIZE, "FILE",
@@ -61,18 +89,25 @@ const struct option_rule option_rules[] = {
      "often both find the same token likeliest"},
     {"ctx", 0, OPTION_U32, AT(context), 0, 2, 16777216, NULL, RUN | EVAL, "N",
      "context in tokens (default: the model's, for run at most 4096,\nfor eval at most 512)"},
+    {"ctx", 0, OPTION_U32, AT(context), 0, 2, 16777216, NULL, BENCH, "N",
+     "context in tokens (default: prompt and generated tokens)"},
+    {"threads", 0, OPTION_U32, AT(threads), 0, 1, 1024, NULL, KERNELS, "N",
+     "threads of the runs with many (default: the host's cores)"},
     {"threads", 0, OPTION_U32, AT(threads), 0, 1, 1024, NULL, RANKS, "N",
      "threads per rank (default: the host's cores divided by the\nranks on it)"},
-    {"batch", 0, OPTION_U32, AT(batch), 0, 1, 4096, NULL, RUN | EVAL, "N",
+    {"batch", 0, OPTION_U32, AT(batch), 0, 1, 4096, NULL, RUN | EVAL | BENCH, "N",
      "most tokens in one micro-batch (default 64)"},
-    {"wire", 0, OPTION_WIRE, AT(wire), 0, 0, 0, wire_types, RUN | EVAL, "TYPE",
+    {"wire", 0, OPTION_WIRE, AT(wire), 0, 0, 0, wire_types, RUN | EVAL | BENCH, "TYPE",
      "activations between ranks: f32 is exact (default); f16 and q8\n"
      "need less bandwidth and change the numbers a little"},
+    {"kv", 0, OPTION_CACHE, AT(kv), 0, 0, 0, kv_types, RUN | EVAL | BENCH, "TYPE",
+     "keys and values of past tokens: f16 (default); q8 takes half the\n"
+     "memory and changes the numbers a little"},
     {"stats", 0, OPTION_FLAG, AT(stats), 0, 0, 0, NULL, RANKS, NULL,
      "print what each rank computed, waited for and sent"},
-    {"json", 0, OPTION_STRING, AT(json), 0, 0, 0, NULL, RANKS | INSPECT, "FILE",
+    {"json", 0, OPTION_STRING, AT(json), 0, 0, 0, NULL, RANKS | INSPECT | KERNELS, "FILE",
      "write the results to FILE as JSON"},
-    {"no-verify", 0, OPTION_FLAG, AT(no_verify), 0, 0, 0, NULL, RUN | EVAL, NULL,
+    {"no-verify", 0, OPTION_FLAG, AT(no_verify), 0, 0, 0, NULL, RUN | EVAL | BENCH, NULL,
      "do not compare the weights with the hashes in the file"},
     {"timeout", 0, OPTION_REAL, AT(timeout), 0, 1, 86400, NULL, RANKS, "S",
      "give up when a rank is silent for S seconds (default 60)"},
@@ -105,6 +140,14 @@ const struct command_rule command_rules[] = {
      "the text are plain text. Reads standard input when neither -p nor -f is given.\n\n"
      "MODEL is a GGUF file (one without weights will do), a Hugging Face folder, a tokenizer.json\n"
      "or a tokenizer.model."},
+    {"bench kernels", CMD_BENCH_KERNELS, NULL, "measure every kernel on this machine",
+     "Measures every operation, at every level of instructions that this CPU has, on one thread and\n"
+     "at the best level on all, against the read bandwidth measured in the same run. Each result is\n"
+     "first compared with the scalar one, bit for bit. Takes one to two minutes."},
+    {"bench model", CMD_BENCH_MODEL, NULL, "measure prompt and decode speed of a model's shape",
+     "Measures tokens per second of a model of some shape with random weights: writes it directly\n"
+     "in its compressed form, once, into a cache, and runs it as sbit run does. Under mpirun the\n"
+     "ranks share it; hosts that do not share the cache's folder need a copy of the file."},
     {NULL, CMD_HELP, NULL, NULL, NULL},
 };
 

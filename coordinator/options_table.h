@@ -12,6 +12,7 @@ enum option_kind {
     OPTION_LIST,   /* const char *stop[8] with n_stop */
     OPTION_CHOICE, /* const char *, one of choices */
     OPTION_WIRE,   /* enum wire_type: the place among choices */
+    OPTION_CACHE,  /* enum cache_type, likewise */
     OPTION_REAL,   /* double */
     OPTION_U32,
     OPTION_U64,

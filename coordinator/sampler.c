@@ -176,10 +176,26 @@ static uint32_t draw(struct sampler *s, uint32_t n)
     return c[n - 1].id;
 }
 
+/* The largest of n logits, of equals the first; NaN counts as minus infinity. */
+static uint32_t largest(const float *logits, uint32_t n)
+{
+    uint32_t best = 0;
+    float most = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        if (logits[i] > most) {
+            most = logits[i];
+            best = i;
+        }
+    }
+    return best;
+}
+
 uint32_t sampler_pick(struct sampler *s, const float *logits)
 {
     struct candidate *c = s->candidates;
     uint32_t n = s->vocab;
+    if (s->config.temp == 0 && s->config.repeat_penalty == 1)
+        return largest(logits, n);
     for (uint32_t i = 0; i < n; i++)
         c[i] =
             (struct candidate){.id = i, .logit = isnan(logits[i]) ? -INFINITY : (double)logits[i]};

@@ -9,15 +9,16 @@
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
-/* Weight blocks (GGUF types 8, 2 and 41); byte arrays throughout, since a mapped file may put them
+/* Weight blocks (GGUF types 8, 2, 41 and 42); byte arrays throughout, since a mapped file may put them
  * at any address:
  *
  *   Q8_0  | d F16 | q0 q1 ... q31                 int8      |  34 bytes, 32 weights d * q
  *   Q4_0  | d F16 | q16:q0 q17:q1 ... q31:q15     high:low  |  18 bytes, 32 weights d * (q - 8)
  *   Q1_0  | d F16 | b7..b0 b15..b8 ... b127..b120 bits      |  18 bytes, 128 weights bit ? d : -d
+ *   Q2_0  | d F16 | q3q2q1q0 q7q6q5q4 ... q63q62q61q60 2 bits| 18 bytes, 64 weights d * (q - 1)
  */
 #define BLOCK_WEIGHTS      32  /* weights that share one activation scale */
-#define BLOCK_Q1_0_WEIGHTS 128 /* weights of a Q1_0 block: four activation blocks */
+#define BLOCK_MAX_WEIGHTS 128 /* of a block: Q1_0 has 128, Q2_0 64, the others 32 */
 
 struct block_q8_0 {
     uint8_t d[2];
@@ -31,20 +32,25 @@ struct block_q1_0 {
     uint8_t d[2];
     uint8_t bits[16];
 };
+struct block_q2_0 {
+    uint8_t d[2];
+    uint8_t q[16];
+};
 _Static_assert(sizeof(struct block_q8_0) == 34, "layout of the file");
 _Static_assert(sizeof(struct block_q4_0) == 18, "layout of the file");
 _Static_assert(sizeof(struct block_q1_0) == 18, "layout of the file");
+_Static_assert(sizeof(struct block_q2_0) == 18, "layout of the file");
 
 /* Prepared activations. Every section starts at a multiple of 64 bytes and is filled up with zeros.
  *
  *   F32 F16 BF16    | float x[cols] |
  *
- *   Q8_0 Q4_0 Q1_0  | float scale[nb] | int32 sum[nb] | int8 q[32 nb] |        nb = cols / 32
+ *   other blocks    | float scale[nb] | int32 sum[nb] | int8 q[32 nb] |        nb = cols / 32
  *                   sum[b] is the sum of block b's q, for kernels that make weights unsigned
  *
  *   CODE            | struct code_act | int8 q[cols] then at least 64 zeros |
  */
-#define CODE_OUTLIERS 16 /* most channels kept apart */
+#define CODE_OUTLIERS 64 /* most channels kept apart */
 
 struct code_act {
     float scale;                    /* of q */
@@ -54,7 +60,7 @@ struct code_act {
     float value[CODE_OUTLIERS];     /* x * in of that channel */
     uint8_t zero[52];
 };
-_Static_assert(sizeof(struct code_act) == 192, "a multiple of 64");
+_Static_assert(sizeof(struct code_act) == 576, "a multiple of 64");
 
 struct block_act { /* a prepared row of the block types, taken apart */
     const float *scale;
@@ -96,13 +102,14 @@ static inline const uint8_t *blocks_band(const struct matrix *m, int row, int gr
 /* Bytes and weights of one weight block; weights is 1 for the float types. */
 static inline size_t blocks_bytes(enum matrix_type type)
 {
-    static const uint8_t bytes[MATRIX_TYPES] = {4, 2, 2, 34, 18, 18, 0};
+    static const uint8_t bytes[MATRIX_TYPES] = {4, 2, 2, 34, 18, 18, 18, 0};
     return bytes[type];
 }
 
 static inline int blocks_weights(enum matrix_type type)
 {
-    return type == MATRIX_Q1_0 ? BLOCK_Q1_0_WEIGHTS : type < MATRIX_Q8_0 ? 1 : BLOCK_WEIGHTS;
+    static const uint8_t weights[MATRIX_TYPES] = {1, 1, 1, 32, 32, 128, 64, 1};
+    return weights[type];
 }
 
 static inline const uint8_t *blocks_row(const struct matrix *m, int row)
@@ -111,7 +118,7 @@ static inline const uint8_t *blocks_row(const struct matrix *m, int row)
     return (const uint8_t *)m->data + (size_t)row * row_bytes;
 }
 
-/* w[0..weights) = the integers of a Q8_0, Q4_0 or Q1_0 block; returns its scale. */
+/* w[0..weights) = the integers of a weight block; returns its scale. */
 static inline float blocks_decode(enum matrix_type type, const uint8_t *block, int8_t *w)
 {
     const uint8_t *q = block + 2;
@@ -121,8 +128,10 @@ static inline float blocks_decode(enum matrix_type type, const uint8_t *block, i
         w[j] = (int8_t)((q[j] & 15) - 8);
         w[j + 16] = (int8_t)((q[j] >> 4) - 8);
     }
-    for (int j = 0; type == MATRIX_Q1_0 && j < BLOCK_Q1_0_WEIGHTS; j++)
+    for (int j = 0; type == MATRIX_Q1_0 && j < 128; j++)
         w[j] = (int8_t)((q[j / 8] >> j % 8 & 1) * 2 - 1);
+    for (int j = 0; type == MATRIX_Q2_0 && j < 64; j++)
+        w[j] = (int8_t)((q[j / 4] >> 2 * (j % 4) & 3) - 1);
     return half_to_float(half_load(block, 0));
 }
 

@@ -4,7 +4,8 @@
 
 const char *cpu_name(enum cpu_level level)
 {
-    static const char *const names[CPU_LEVELS] = {"scalar", "avx2", "avx512"};
+    static const char *const names[CPU_LEVELS] = {"scalar", "avx2",    "avx512", "avx512vnni",
+                                                  "neon",   "dotprod", "i8mm"};
     return names[level];
 }
 
@@ -21,23 +22,56 @@ static bool has_f16c(void)
 
 /* The compilers' own test also asks XGETBV whether the operating system saves the wide
  * registers. */
-enum cpu_level cpu_best(void)
+static int detect(enum cpu_level *levels)
 {
+    int n = 0;
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-    if (!avx2)
-        return CPU_SCALAR;
-    return avx512 ? CPU_AVX512 : CPU_AVX2;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c())
+        return n;
+    levels[n++] = CPU_AVX2;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
+        return n;
+    levels[n++] = CPU_AVX512;
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi"))
+        levels[n++] = CPU_AVX512VNNI;
+    return n;
+}
+
+#elif defined(__aarch64__)
+
+#include <sys/auxv.h>
+
+/* What the kernel reports of the CPU (Linux, Documentation/arch/arm64/elf_hwcaps.rst); named here
+ * since older headers lack the second. */
+#define CAP_ASIMDDP (1ul << 20) /* AT_HWCAP: SDOT, UDOT */
+#define CAP2_I8MM   (1ul << 13) /* AT_HWCAP2: SMMLA, USDOT */
+
+/* NEON is part of every AArch64. */
+static int detect(enum cpu_level *levels)
+{
+    int n = 0;
+    levels[n++] = CPU_NEON;
+    if (!(getauxval(AT_HWCAP) & CAP_ASIMDDP))
+        return n;
+    levels[n++] = CPU_DOTPROD;
+    if (getauxval(AT_HWCAP2) & CAP2_I8MM)
+        levels[n++] = CPU_I8MM;
+    return n;
 }
 
 #else
 
-enum cpu_level cpu_best(void)
+static int detect(enum cpu_level *levels)
 {
-    return CPU_SCALAR;
+    (void)levels;
+    return 0;
 }
 
 #endif
+
+int cpu_detect(enum cpu_level *levels)
+{
+    levels[0] = CPU_SCALAR;
+    return 1 + detect(levels + 1);
+}

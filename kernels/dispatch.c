@@ -9,24 +9,29 @@
 
 struct kernels kernels;
 
-/* All that a level may bring. */
-#define FILL_LEVEL(isa)                                                                            \
+#define FILL_VECTORS(isa)                                                                          \
     do {                                                                                           \
-        for (int type = MATRIX_Q8_0; type <= MATRIX_Q1_0; type++)                                  \
+        for (int type = MATRIX_Q8_0; type < MATRIX_CODE; type++)                                   \
             kernels.prepare[type] = kernels_prepare_block_##isa;                                   \
         kernels.prepare[MATRIX_CODE] = kernels_prepare_code_##isa;                                 \
         kernels.product[MATRIX_F32] = kernels_product_f32_##isa;                                   \
         kernels.product[MATRIX_F16] = kernels_product_f16_##isa;                                   \
         kernels.product[MATRIX_BF16] = kernels_product_bf16_##isa;                                 \
-        kernels.product[MATRIX_Q8_0] = kernels_product_q8_0_##isa;                                 \
-        kernels.product[MATRIX_Q4_0] = kernels_product_q4_0_##isa;                                 \
-        kernels.product[MATRIX_Q1_0] = kernels_product_q1_0_##isa;                                 \
-        kernels.product[MATRIX_CODE] = kernels_product_code_##isa;                                 \
         kernels.rms_norm = kernels_rms_norm_##isa;                                                 \
         kernels.attention = kernels_attention_##isa;                                               \
         kernels.swiglu = kernels_swiglu_##isa;                                                     \
         kernels.to_f16 = kernels_to_f16_##isa;                                                     \
     } while (0)
+
+#define FILL_BLOCKS(isa)                                                                           \
+    do {                                                                                           \
+        kernels.product[MATRIX_Q8_0] = kernels_product_q8_0_##isa;                                 \
+        kernels.product[MATRIX_Q4_0] = kernels_product_q4_0_##isa;                                 \
+        kernels.product[MATRIX_Q1_0] = kernels_product_q1_0_##isa;                                 \
+        kernels.product[MATRIX_Q2_0] = kernels_product_q2_0_##isa;                                 \
+    } while (0)
+
+#define FILL_CODE(isa) kernels.product[MATRIX_CODE] = kernels_product_code_##isa
 
 static void fill_scalar(void)
 {
@@ -36,56 +41,83 @@ static void fill_scalar(void)
     }
     kernels.rope = kernels_rope;
     kernels.add = kernels_add;
-    FILL_LEVEL(scalar);
+    kernels.to_q8 = kernels_to_q8;
+    FILL_VECTORS(scalar);
+    FILL_BLOCKS(scalar);
+    FILL_CODE(scalar);
 }
 
+/* What level does better than the ones before. */
+static void fill(enum cpu_level level)
+{
+    switch (level) {
 #if defined(__x86_64__)
-static void fill_x86(enum cpu_level level)
-{
-    if (level >= CPU_AVX2)
-        FILL_LEVEL(avx2);
-    if (level >= CPU_AVX512)
-        FILL_LEVEL(avx512);
-}
+    case CPU_AVX2:
+        FILL_VECTORS(avx2);
+        FILL_BLOCKS(avx2);
+        FILL_CODE(avx2);
+        break;
+    case CPU_AVX512:
+        FILL_VECTORS(avx512);
+        FILL_CODE(avx512);
+        break;
+    case CPU_AVX512VNNI:
+        FILL_BLOCKS(avx512vnni);
+        FILL_CODE(avx512vnni);
+        break;
+#elif defined(__aarch64__)
+    case CPU_NEON:
+        FILL_VECTORS(neon);
+        FILL_BLOCKS(neon);
+        FILL_CODE(neon);
+        break;
+    case CPU_DOTPROD:
+        FILL_BLOCKS(dotprod);
+        FILL_CODE(dotprod);
+        break;
+    case CPU_I8MM:
+        FILL_CODE(i8mm);
+        break;
 #endif
+    default:
+        fill_scalar();
+        break;
+    }
+}
 
-static const char *find_level(const char *mask, enum cpu_level *level)
+static bool known(const char *mask)
 {
-    enum cpu_level best = cpu_best();
-    *level = best;
-    if (!mask)
-        return NULL;
     for (int i = 0; i < CPU_LEVELS; i++)
-        if (!strcmp(mask, cpu_name((enum cpu_level)i))) {
-            *level = (enum cpu_level)i;
-            return *level <= best
-                       ? NULL
-                       : "SBIT_CPU names an instruction set that this CPU or build lacks; "
-                         "unset it or choose a lower level (sbit --version lists them)";
-        }
-    return "SBIT_CPU names an unknown instruction set; use scalar, avx2 or avx512, or unset it";
+        if (!strcmp(mask, cpu_name((enum cpu_level)i)))
+            return true;
+    return false;
 }
 
 const char *kernels_init(const char *mask)
 {
-    enum cpu_level level;
-    const char *problem = find_level(mask, &level);
-    if (problem)
-        return problem;
-    fill_scalar();
-#if defined(__x86_64__)
-    fill_x86(level);
-#endif
-    kernels.variant = cpu_name(level);
+    enum cpu_level levels[CPU_LEVELS];
+    int count = cpu_detect(levels), last = count - 1;
+    if (mask)
+        for (last = 0; last < count && strcmp(mask, cpu_name(levels[last]));)
+            last++;
+    if (last == count)
+        return known(mask) ? "SBIT_CPU names an instruction set that this CPU or build lacks; unset it or "
+                             "choose a lower level (sbit --version lists them)"
+                           : "SBIT_CPU names an unknown instruction set; unset it or choose one that "
+                             "sbit --version lists";
+    for (int i = 0; i <= last; i++)
+        fill(levels[i]);
+    kernels.variant = cpu_name(levels[last]);
     return NULL;
 }
 
 const char *const *kernels_levels(void)
 {
     static const char *names[CPU_LEVELS + 1];
-    int best = (int)cpu_best();
-    for (int i = 0; i <= best; i++)
-        names[i] = cpu_name((enum cpu_level)i);
-    names[best + 1] = NULL;
+    enum cpu_level levels[CPU_LEVELS];
+    int count = cpu_detect(levels);
+    for (int i = 0; i < count; i++)
+        names[i] = cpu_name(levels[i]);
+    names[count] = NULL;
     return names;
 }

@@ -21,6 +21,7 @@ enum matrix_type {
     MATRIX_Q8_0, /* 32 weights: F16 d, int8 q[32]; w = d q */
     MATRIX_Q4_0, /* 32 weights: F16 d, 16 bytes; weight j < 16 in low nibbles, j >= 16 in high; w = d (q - 8) */
     MATRIX_Q1_0, /* 128 weights: F16 d, 16 bytes, bit j LSB first; w = bit ? d : -d */
+    MATRIX_Q2_0, /* 64 weights: F16 d, 16 bytes, weight j in bits 2 (j % 4) of byte j / 4; w = d (q - 1) */
     MATRIX_CODE, /* one byte per d weights of a row; see struct matrix */
     MATRIX_TYPES
 };
@@ -36,7 +37,7 @@ struct matrix {
     int rows, cols;
     const void *data;
     int d;                  /* CODE: weights per byte, one of 2 3 4 5 6 8 10 12 16 */
-    const int8_t *codebook; /* CODE: [128][d]; no -128, magnitudes of a codeword sum to 258 at most */
+    const int8_t *codebook; /* CODE: [128][d]; no -128, magnitudes of a codeword sum to 257 at most */
     const uint16_t *out;    /* CODE: F16 [rows] */
     const uint16_t *in;     /* CODE: F16 [cols] multiplied into the activations, or NULL for ones */
     /* Sparse correction added to the product in float, sorted by row; outlier_start NULL: none. Row r owns
@@ -56,11 +57,11 @@ struct matrix {
 size_t act_bytes(const struct matrix *m);
 
 /* Whether activations prepared for a may be used for b: the same form (F32, F16 and BF16 share one; Q8_0,
- * Q4_0 and Q1_0 another), cols and column scales. */
+ * Q4_0, Q1_0 and Q2_0 another), cols and column scales. */
 bool act_same(const struct matrix *a, const struct matrix *b);
 
 /* prepared = x[cols] in the form that products with m read: floats as they are for F32, F16 and BF16; int8 with
- * one F32 scale per 32 (Q8_0, Q4_0, Q1_0); int8 with one scale per row and the few largest channels
+ * one F32 scale per 32 (Q8_0, Q4_0, Q1_0, Q2_0); int8 with one scale per row and the few largest channels
  * apart, after multiplying by in[] (CODE). A row's result depends on that row alone. prepared is
  * 64-byte aligned. */
 typedef void act_prepare_fn(const struct matrix *m, const float *x, void *prepared);
@@ -83,10 +84,31 @@ typedef void rms_norm_fn(float *y, const float *x, const float *weight, int n, f
 typedef void rope_fn(float *x, int heads, int head_dim, int pairs, bool interleaved,
                      const float *cosine, const float *sine);
 
-/* out[head_dim] = softmax(scale * q . K^T) V over n positions for one query head. keys, values: F16
- * [n][head_dim]. scores: n floats of scratch. n >= 1, 1 <= head_dim <= 1024. */
-typedef void attention_fn(float *out, const float *q, const uint16_t *keys, const uint16_t *values, int n,
-                          int head_dim, float scale, float *scores);
+/* How past keys and values are kept. */
+enum kv_type {
+    KV_F16, /* [n][head_dim] binary16 */
+    KV_Q8   /* [n][head_dim] int8 and [n][kv_scales(head_dim)] F16 scales, one per 32 dimensions */
+};
+
+static inline int kv_scales(int head_dim)
+{
+    return (head_dim + 31) / 32;
+}
+
+/* One head of the cache over n positions; owns nothing. Q8: element d of a position is its scale d / 32
+ * times its int8 d, rounded once to binary32. */
+struct kv {
+    enum kv_type type;
+    int n, head_dim; /* n >= 1, 1 <= head_dim <= 1024 */
+    const void *keys, *values;
+    const uint16_t *key_scale, *value_scale; /* Q8 */
+};
+
+/* out[h] = softmax(scale * q[h] . K^T) V for the heads query heads that share one head of the cache
+ * (grouped queries, Ainslie et al. 2023): keys and values are read once for all. out, q: [heads][head_dim];
+ * scores: heads * n floats of scratch. A head's result depends on that head alone. */
+typedef void attention_fn(float *out, const float *q, int heads, const struct kv *kv, float scale,
+                          float *scores);
 
 /* gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)) (SwiGLU, Shazeer 2020). */
 typedef void swiglu_fn(float *gate, const float *up, int n);
@@ -97,26 +119,32 @@ typedef void add_fn(float *y, const float *x, int n);
 /* h[i] = F16 of x[i], round to nearest even (to store keys and values). */
 typedef void to_f16_fn(uint16_t *h, const float *x, int n);
 
+/* q[n], d[kv_scales(n)] = x[n] as int8 and F16 scales (to store keys and values): per 32 values d = F16 of
+ * max |x| / 127, q = round to nearest even of x * (1 / d), limited to +-127; where d is not finite, or below
+ * the smallest normal binary16 and thus set to 0, all q are 0. */
+typedef void to_q8_fn(int8_t *q, uint16_t *d, const float *x, int n);
+
 /* out[cols] = row r of m (embedding gather). */
 typedef void matrix_row_fn(const struct matrix *m, int r, float *out);
 
 struct kernels { /* filled once by kernels_init, read-only afterwards */
     act_prepare_fn *prepare[MATRIX_TYPES];
     matrix_product_fn *product[MATRIX_TYPES];
-    matrix_row_fn *row[MATRIX_TYPES]; /* all types except Q1_0 with outliers and CODE may be NULL */
+    matrix_row_fn *row[MATRIX_TYPES];
     rms_norm_fn *rms_norm;
     rope_fn *rope;
     attention_fn *attention;
     swiglu_fn *swiglu;
     add_fn *add;
     to_f16_fn *to_f16;
-    const char *variant; /* "scalar", "avx2", "avx512", ...: the best level in use */
+    to_q8_fn *to_q8;
+    const char *variant; /* the best level in use: "scalar", "avx2", ... */
 };
 
 extern struct kernels kernels;
 
-/* Fills the table for this CPU. mask NULL: the best there is; else the highest level allowed: "scalar",
- * "avx2", "avx512" (environment SBIT_CPU). Returns NULL, or a sentence (static) when mask names an unknown
+/* Fills the table for this CPU. mask NULL: the best there is; else the highest level allowed, one of
+ * kernels_levels() (environment SBIT_CPU). Returns NULL, or a sentence (static) when mask names an unknown
  * level or one that this CPU or build lacks. Not thread-safe; call once at start (tests: again). */
 const char *kernels_init(const char *mask);
 

@@ -7,7 +7,10 @@
 
 #include "kernels/blocks.h"
 
-#define PREPARE_THRESHOLD 8.0f /* a channel above this many mean magnitudes is kept apart */
+/* A channel is kept apart when its magnitude is above this many means of the ordinary channels' (those
+ * that are at most as many means of all): massive channels would raise a plain mean until they hide the
+ * merely large ones (docs/activation-scales.md). */
+#define PREPARE_THRESHOLD 16.0f
 
 /* From the largest magnitude of a block or row (by bit pattern, so that NaN beats all): scale = max
  * / 127 and its inverse; both 0 when 1 / scale would not be finite. Infinity and NaN become the
@@ -18,6 +21,18 @@ static inline float prepare_scale(uint32_t max_bits, float *inverse)
     bool tiny = scale < FLT_MIN;
     *inverse = tiny ? 0.0f : 1.0f / scale;
     return tiny ? 0.0f : scale;
+}
+
+/* 1.5 * 2^23: adding it rounds |x| < 2^22 to the nearest even integer. */
+#define PREPARE_ROUND_MAGIC 12582912.0f
+
+/* x * inverse as an integer within +-127; NaN becomes -127. */
+static inline int8_t prepare_int8(float x, float inverse)
+{
+    float scaled = x * inverse;
+    scaled = scaled > -127.0f ? scaled : -127.0f;
+    scaled = scaled < 127.0f ? scaled : 127.0f;
+    return (int8_t)((scaled + PREPARE_ROUND_MAGIC) - PREPARE_ROUND_MAGIC);
 }
 
 /* Position of the smallest magnitude among the channels kept; of equals the last. */

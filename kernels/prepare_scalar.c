@@ -6,17 +6,6 @@
 #include "kernels/reduce.h"
 #include "kernels/variants.h"
 
-#define ROUND_MAGIC                                                                                \
-    12582912.0f /* 1.5 * 2^23: adding it rounds |x| < 2^22 to the nearest even integer */
-
-static int8_t quantise(float x, float inverse)
-{
-    float scaled = x * inverse;
-    scaled = scaled > -127.0f ? scaled : -127.0f; /* NaN too */
-    scaled = scaled < 127.0f ? scaled : 127.0f;
-    return (int8_t)((scaled + ROUND_MAGIC) - ROUND_MAGIC);
-}
-
 static uint32_t magnitude(float x)
 {
     return half_float_bits(x) & 0x7fffffff;
@@ -37,7 +26,7 @@ void kernels_prepare_block_scalar(const struct matrix *m, const float *x, void *
         float inverse;
         scales[b] = prepare_scale(max, &inverse);
         for (int j = 0; j < BLOCK_WEIGHTS; j++) {
-            q[b * BLOCK_WEIGHTS + j] = quantise(block[j], inverse);
+            q[b * BLOCK_WEIGHTS + j] = prepare_int8(block[j], inverse);
             sums[b] += q[b * BLOCK_WEIGHTS + j];
         }
     }
@@ -48,17 +37,24 @@ static float scaled_channel(const struct matrix *m, const float *x, int c)
     return m->in ? x[c] * half_to_float(half_load(m->in, (size_t)c)) : x[c];
 }
 
-static float threshold(const struct matrix *m, const float *x)
+/* PREPARE_THRESHOLD times the mean magnitude of the channels that are not above most. */
+static float threshold(const struct matrix *m, const float *x, float most)
 {
     float sum[LANES] = {0};
-    for (int c = 0; c < m->cols; c++)
-        sum[c % LANES] += fabsf(scaled_channel(m, x, c));
-    return PREPARE_THRESHOLD * (reduce_fold(sum) / (float)m->cols);
+    int count = 0;
+    for (int c = 0; c < m->cols; c++) {
+        float z = fabsf(scaled_channel(m, x, c));
+        if (z > most)
+            continue;
+        sum[c % LANES] += z;
+        count++;
+    }
+    return PREPARE_THRESHOLD * (reduce_fold(sum) / (float)count);
 }
 
 static void keep_apart(const struct matrix *m, const float *x, struct code_act *act)
 {
-    float limit = threshold(m, x);
+    float limit = threshold(m, x, threshold(m, x, INFINITY));
     for (int c = 0; c < m->cols; c++) {
         float z = scaled_channel(m, x, c);
         if (fabsf(z) > limit)
@@ -88,7 +84,7 @@ void kernels_prepare_code_scalar(const struct matrix *m, const float *x, void *p
             i++;
             continue;
         }
-        q[c] = quantise(scaled_channel(m, x, c), inverse);
+        q[c] = prepare_int8(scaled_channel(m, x, c), inverse);
         act->sum += q[c];
     }
 }

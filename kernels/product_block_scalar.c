@@ -31,7 +31,7 @@ static void product(const struct matrix *m, const void *prepared, const float *x
             y[(size_t)t * y_stride + (size_t)r] = 0.0f;
         const uint8_t *block = blocks_row(m, r);
         for (int b = 0; b < m->cols / weights; b++, block += blocks_bytes(m->type)) {
-            int8_t w[BLOCK_Q1_0_WEIGHTS];
+            int8_t w[BLOCK_MAX_WEIGHTS];
             float d = blocks_decode(m->type, block, w);
             for (int t = 0; t < tokens; t++) {
                 const uint8_t *row = (const uint8_t *)prepared + (size_t)t * stride;
@@ -54,6 +54,11 @@ KERNELS_PRODUCT(kernels_product_q4_0_scalar)
 }
 
 KERNELS_PRODUCT(kernels_product_q1_0_scalar)
+{
+    product(m, prepared, x, tokens, row_first, row_count, y, y_stride);
+}
+
+KERNELS_PRODUCT(kernels_product_q2_0_scalar)
 {
     product(m, prepared, x, tokens, row_first, row_count, y, y_stride);
 }

@@ -7,7 +7,7 @@
 
 #define CHUNK 32 /* groups per table: 16 KiB */
 
-/* table[index] = +-codeword . q for all 256 indices; |table| <= 258 * 127 fits int16. */
+/* table[index] = +-codeword . q for all 256 indices; |table| <= 257 * 127 fits int16. */
 static void build_table(const struct matrix *m, const int8_t *q, int16_t table[2 * CODE_WORDS])
 {
     for (int word = 0; word < CODE_WORDS; word++) {

@@ -19,7 +19,7 @@ static void row_block(const struct matrix *m, int r, float *out)
     const uint8_t *block = blocks_row(m, r);
     int weights = blocks_weights(m->type);
     for (int c = 0; c < m->cols; c += weights, block += blocks_bytes(m->type)) {
-        int8_t w[BLOCK_Q1_0_WEIGHTS];
+        int8_t w[BLOCK_MAX_WEIGHTS];
         float d = blocks_decode(m->type, block, w);
         for (int j = 0; j < weights; j++)
             out[c + j] = d * (float)w[j];

@@ -13,30 +13,46 @@
 #define KERNELS_RMS_NORM(name)                                                                     \
     void name(float *y, const float *x, const float *weight, int n, float eps)
 #define KERNELS_ATTENTION(name)                                                                    \
-    void name(float *out, const float *q, const uint16_t *keys, const uint16_t *values, int n,     \
-              int head_dim, float scale, float *scores)
+    void name(float *out, const float *q, int heads, const struct kv *kv, float scale,             \
+              float *scores)
 #define KERNELS_SWIGLU(name) void name(float *gate, const float *up, int n)
 #define KERNELS_TO_F16(name) void name(uint16_t *h, const float *x, int n)
+#define KERNELS_TO_Q8(name)  void name(int8_t *q, uint16_t *d, const float *x, int n)
 
-/* What each level adds to the one below it. */
-#define KERNELS_LEVEL(isa)                                                                         \
+/* The groups in which levels bring variants. */
+#define KERNELS_VECTORS(isa)                                                                       \
     KERNELS_PREPARE(kernels_prepare_block_##isa);                                                  \
     KERNELS_PREPARE(kernels_prepare_code_##isa);                                                   \
     KERNELS_PRODUCT(kernels_product_f32_##isa);                                                    \
     KERNELS_PRODUCT(kernels_product_f16_##isa);                                                    \
     KERNELS_PRODUCT(kernels_product_bf16_##isa);                                                   \
-    KERNELS_PRODUCT(kernels_product_q8_0_##isa);                                                   \
-    KERNELS_PRODUCT(kernels_product_q4_0_##isa);                                                   \
-    KERNELS_PRODUCT(kernels_product_q1_0_##isa);                                                   \
-    KERNELS_PRODUCT(kernels_product_code_##isa);                                                   \
     KERNELS_RMS_NORM(kernels_rms_norm_##isa);                                                      \
     KERNELS_ATTENTION(kernels_attention_##isa);                                                    \
     KERNELS_SWIGLU(kernels_swiglu_##isa);                                                          \
     KERNELS_TO_F16(kernels_to_f16_##isa)
+#define KERNELS_BLOCKS(isa)                                                                        \
+    KERNELS_PRODUCT(kernels_product_q8_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q4_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q1_0_##isa);                                                   \
+    KERNELS_PRODUCT(kernels_product_q2_0_##isa)
+#define KERNELS_CODE(isa) KERNELS_PRODUCT(kernels_product_code_##isa)
 
-KERNELS_LEVEL(scalar);
-KERNELS_LEVEL(avx2);
-KERNELS_LEVEL(avx512);
+KERNELS_VECTORS(scalar);
+KERNELS_BLOCKS(scalar);
+KERNELS_CODE(scalar);
+KERNELS_VECTORS(avx2);
+KERNELS_BLOCKS(avx2);
+KERNELS_CODE(avx2);
+KERNELS_VECTORS(avx512);
+KERNELS_CODE(avx512);
+KERNELS_BLOCKS(avx512vnni);
+KERNELS_CODE(avx512vnni);
+KERNELS_VECTORS(neon);
+KERNELS_BLOCKS(neon);
+KERNELS_CODE(neon);
+KERNELS_BLOCKS(dotprod);
+KERNELS_CODE(dotprod);
+KERNELS_CODE(i8mm);
 
 /* One variant is enough: copies, or work that compilers vectorise by themselves. */
 KERNELS_PREPARE(kernels_prepare_float);
@@ -44,5 +60,6 @@ void kernels_matrix_row(const struct matrix *m, int r, float *out);
 void kernels_rope(float *x, int heads, int head_dim, int pairs, bool interleaved,
                   const float *cosine, const float *sine);
 void kernels_add(float *y, const float *x, int n);
+KERNELS_TO_Q8(kernels_to_q8);
 
 #endif

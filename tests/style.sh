@@ -71,7 +71,8 @@ check_headers() {
         case $header in
         */x86/*)
             [ "$(uname -m)" = x86_64 ] || continue
-            flags=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+            flags=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+                -mavx512vbmi)
             ;;
         */arm/*) [ "$(uname -m)" = aarch64 ] || continue ;;
         # The macros that the tests' CMake files define.

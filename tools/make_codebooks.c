@@ -19,7 +19,7 @@
 #include <string.h>
 
 enum { K = 128, MAX_D = 16, BATCH = 300000, TRAIN = 4000000, NOISY = 400, PLAIN = 30 };
-enum { MAX_SUM = 258 }; /* so that |codeword . x| <= 258 * 127 fits int16 */
+enum { MAX_SUM = 257 }; /* so that |codeword . x| <= 257 * 127 fits int16 */
 
 static const int dims[] = {2, 3, 4, 5, 6, 8, 10, 12, 16};
 static uint64_t random_state = 20240229;

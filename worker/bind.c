@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/codebook.h"
+#include "common/mapfile.h"
 #include "common/mem.h"
 #include "worker/bind_sparse.h"
 
@@ -84,6 +85,7 @@ static bool matrix_type_of(enum dtype dtype, enum matrix_type *type)
     } map[] = {
         {DTYPE_F32, MATRIX_F32},   {DTYPE_F16, MATRIX_F16},   {DTYPE_BF16, MATRIX_BF16},
         {DTYPE_Q8_0, MATRIX_Q8_0}, {DTYPE_Q4_0, MATRIX_Q4_0}, {DTYPE_Q1_0, MATRIX_Q1_0},
+        {DTYPE_Q2_0, MATRIX_Q2_0},
     };
     for (size_t i = 0; i < sizeof map / sizeof *map; i++) {
         if (map[i].dtype == dtype) {
@@ -130,12 +132,18 @@ static enum status bind_codebook(struct binder *b, int d, const int8_t **out, st
     TRY(require(b, "singularbit.codebook.", number, DTYPE_I8, CODEBOOK_WORDS, (uint64_t)d, &t, e));
     *out = (const int8_t *)t->data;
     for (int i = 0; i < CODEBOOK_WORDS; i++) {
-        int sum = 0;
-        for (int k = 0; k < d; k++)
-            sum += abs((*out)[i * d + k]);
+        int sum = 0, least = 0;
+        for (int k = 0; k < d; k++) {
+            int w = (*out)[i * d + k];
+            sum += abs(w);
+            least = w < least ? w : least;
+        }
         FAIL_IF(sum > CODEBOOK_MAX_SUM, e, ERR_FORMAT,
                 "tensor %s of %s: the magnitudes of codeword %d add up to %d, more than %d",
                 t->name, b->weights->path, i, sum, CODEBOOK_MAX_SUM);
+        FAIL_IF(least < -127, e, ERR_FORMAT,
+                "tensor %s of %s: codeword %d has an entry %d, less than -127", t->name,
+                b->weights->path, i, least);
     }
     return OK;
 }
@@ -153,6 +161,9 @@ static enum status bind_code(struct binder *b, const char *base, struct matrix *
     m->d = (int)d;
     uint64_t bands = ((uint64_t)m->rows + MATRIX_BAND - 1) / MATRIX_BAND;
     uint64_t groups = ((uint64_t)m->cols + (uint64_t)m->d - 1) / (uint64_t)m->d;
+    FAIL_IF(groups > 65536, e, ERR_UNSUPPORTED, /* whose integer sums fit 32 bits */
+            "%s of %s has %llu codes a row, more than 65536", code->name, b->weights->path,
+            (unsigned long long)groups);
     TRY(require(b, base, ".code", DTYPE_I8, bands * groups, MATRIX_BAND, &code, e));
     TRY(require(b, base, ".code_out", DTYPE_F16, 1, (uint64_t)m->rows, &out, e));
     m->data = code->data;
@@ -221,6 +232,16 @@ enum status bind_block(struct binder *b, uint32_t block, struct block_weights *o
     return OK;
 }
 
+/* Checking the hash has read the embeddings whole, running reads single rows. */
+static void drop_embeddings(const struct binder *b)
+{
+    char base[64];
+    model_base_name(base, KIND_EMBEDDING, 0);
+    const struct tensor *t = weights_find2(b->weights, base, model_rule(KIND_EMBEDDING)->suffix);
+    if (t)
+        mapfile_drop(t->data, t->bytes);
+}
+
 enum status bind_head(struct binder *b, struct head_weights *out, struct error *e)
 {
     memset(out, 0, sizeof *out);
@@ -236,6 +257,7 @@ enum status bind_head(struct binder *b, struct head_weights *out, struct error *
         product_plan(&out->output);
         return OK;
     }
+    drop_embeddings(b);
     static const enum tensor_kind output[] = {KIND_OUTPUT};
     return bind_product(b, 0, output, 1, &out->output, e);
 }

@@ -21,8 +21,8 @@ struct layer {
  * Keys and values of all rows enter the cache first; each row then attends to its sequence's
  * positions up to its own (the last sliding_window ones where the model says so). s->cosine and
  * s->sine hold each row's angles. A row's result depends neither on the other rows nor on
- * s->threads. One parallel region of s->threads threads (of one, when the work is tiny); allocates
- * nothing. */
+ * s->threads. One parallel region of s->threads threads (of one, when the work is tiny), for which
+ * rows of s beyond s->rows serve as room; allocates nothing. */
 void layer_forward(const struct layer *l, struct scratch *s);
 
 /* RMSNorm of n_rows rows x[n_rows][hidden] into s->normed and their products with p into y[0], by

@@ -42,6 +42,13 @@ void product_prepare(const struct product *p, void *const prepared[PRODUCT_MAX],
     }
 }
 
+void product_row(const struct product *p, void *const prepared[PRODUCT_MAX], int row,
+                 void *out[PRODUCT_MAX])
+{
+    for (int i = 0; i < p->count; i++)
+        out[i] = (char *)prepared[i] + (size_t)row * act_bytes(&p->m[i]);
+}
+
 static int bands_of(const struct matrix *m)
 {
     return (m->rows - 1) / MATRIX_BAND + 1;

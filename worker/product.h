@@ -31,6 +31,10 @@ void product_room(const struct product *p, size_t bytes[PRODUCT_MAX]);
 void product_prepare(const struct product *p, void *const prepared[PRODUCT_MAX], int row,
                      const float *x);
 
+/* out[s] = where row number row begins in prepared[s], for a multiplication of that row alone. */
+void product_row(const struct product *p, void *const prepared[PRODUCT_MAX], int row,
+                 void *out[PRODUCT_MAX]);
+
 /* y[i][t][r] = matrix i times x[t], for all tokens t. prepared: made of x by product_prepare.
  * Called by all threads of a parallel region, which share the bands of all matrices, each thread a
  * contiguous part; ends with a barrier. */

@@ -25,7 +25,7 @@ static enum status allocate(struct scratch *s, const struct model_config *c,
         {&s->up, (size_t)s->batch, c->ffn},
         {&s->cosine, (size_t)s->batch, c->rope_dim / 2},
         {&s->sine, (size_t)s->batch, c->rope_dim / 2},
-        {&s->scores, (size_t)s->threads, s->positions},
+        {&s->scores, (size_t)s->threads * (c->heads / c->kv_heads), s->positions},
     };
     const char *what = "working memory of a micro-batch";
     TRY(mem_array(&s->row, (size_t)s->batch, sizeof *s->row, what, e));

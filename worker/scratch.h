@@ -23,7 +23,7 @@ struct scratch {
     float *k, *v;               /* [batch][kv_heads * head_dim] */
     float *gate, *up;           /* [batch][ffn] */
     float *cosine, *sine;       /* [batch][rope_dim / 2] */
-    float *scores;              /* [threads][positions] */
+    float *scores;              /* [threads][heads / kv_heads][positions] */
     void *prepared[PRODUCT_MAX]; /* [batch][room[slot]] bytes, 64-byte aligned */
 };
 

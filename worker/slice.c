@@ -73,8 +73,8 @@ static enum status open_model(struct slice_job *job, struct error *e)
     job->binder.alive = alive;
     job->binder.alive_self = job->loop;
     TRY(mem_array(&job->blocks, a->block_count, sizeof *job->blocks, "blocks of a slice", e));
-    TRY(kvcache_create(&job->cache, a->block_count, a->sequences, c->kv_heads, a->context,
-                       c->head_dim, e));
+    TRY(kvcache_create(&job->cache, a->cache == CACHE_Q8 ? KV_Q8 : KV_F16, a->block_count,
+                       a->sequences, c->kv_heads, a->context, c->head_dim, e));
     TRY(rope_create(&job->rope, c, job->weights->rope_factors, e));
     if (!a->has_head)
         return OK;
@@ -146,13 +146,14 @@ static void start_statistics(const struct slice_job *job)
 static enum status load_step(struct slice_job *job, struct error *e)
 {
     const struct msg_assign *a = &job->assign;
+    /* First, since it reads the embeddings whole and gives them back before the blocks come. */
+    if (a->has_head && job->head.output.count == 0)
+        return bind_head(&job->binder, &job->head, e);
     if (job->loaded < a->block_count) {
         TRY(bind_block(&job->binder, a->first_block + job->loaded, &job->blocks[job->loaded], e));
         job->loaded++;
         return OK;
     }
-    if (a->has_head)
-        TRY(bind_head(&job->binder, &job->head, e));
     TRY(allocate_scratch(job, e));
     job->ready = true;
     if (a->job == 0)

@@ -1,9 +1,9 @@
-/* Attention of one query head with AVX-512. */
+/* Attention of a group of query heads with AVX-512. */
 #include "kernels/x86/avx512.h"
 
 #include "kernels/attention.inc"
 
 KERNELS_ATTENTION(kernels_attention_avx512)
 {
-    attention_head(out, q, keys, values, n, head_dim, scale, scores);
+    attention(out, q, heads, kv, scale, scores);
 }

@@ -1,6 +1,6 @@
-/* 16 float lanes in two AVX2 registers. For *_avx2.c
- * files only. The lanes_ functions are the interface that the templates (product_float.inc,
- * vector.inc, attention.inc, prepare_simd.inc) expect; x86/avx512.h has the same ones. */
+/* 16 float lanes in two AVX2 registers. For *_avx2.c files only. The lanes_ functions are the
+ * interface that the templates (product_float.inc, vector.inc, attention.inc, prepare_simd.inc)
+ * expect; x86/avx512.h has the same ones. */
 #ifndef SBIT_KERNELS_X86_AVX2_H
 #define SBIT_KERNELS_X86_AVX2_H
 
@@ -36,6 +36,14 @@ static inline struct lanes lanes_load_f16(const void *p)
                           _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
 }
 
+/* 16 signed bytes */
+static inline struct lanes lanes_load_i8(const int8_t *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    return (struct lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+
 static inline __m256 lanes_bf16_half(const __m128i *h)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(h)), 16));
@@ -47,47 +55,13 @@ static inline struct lanes lanes_load_bf16(const void *p)
     return (struct lanes){lanes_bf16_half(h), lanes_bf16_half(h + 1)};
 }
 
-/* The first n < 16 lanes from memory, zeros in the others. */
-static inline struct lanes lanes_load_part(const void *p, int n)
-{
-    float buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * 4);
-    return lanes_load(buffer);
-}
-
-static inline struct lanes lanes_load_f16_part(const void *p, int n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * 2);
-    return lanes_load_f16(buffer);
-}
-
-static inline struct lanes lanes_load_bf16_part(const void *p, int n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * 2);
-    return lanes_load_bf16(buffer);
-}
-
-static inline void lanes_store_part(float *p, struct lanes a, int n)
-{
-    float buffer[LANES];
-    lanes_store(buffer, a);
-    memcpy(p, buffer, (size_t)n * 4);
-}
-
 static inline void lanes_store_f16(uint16_t *h, struct lanes a)
 {
     _mm_storeu_si128((__m128i *)h, _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128((__m128i *)h + 1, _mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT));
 }
 
-static inline void lanes_store_f16_part(uint16_t *h, struct lanes a, int n)
-{
-    uint16_t buffer[LANES];
-    lanes_store_f16(buffer, a);
-    memcpy(h, buffer, (size_t)n * 2);
-}
+#include "kernels/lanes_part.inc"
 
 /* a * b + c */
 static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
@@ -216,8 +190,11 @@ static inline struct lanes lanes_exp(struct lanes a)
     return (struct lanes){lanes_exp_half(a.low), lanes_exp_half(a.high)};
 }
 
-/* The fold of four sets of lanes at once. */
-static inline void lanes_fold4(const struct lanes a[4], float *sums)
+/* Sums that fit the registers of attention: LANES_TILE^2 sets of lanes, and operands. */
+#define LANES_TILE 2
+
+/* sums[i] = the fold of a[i]. */
+static inline void lanes_fold_tile(const struct lanes a[LANES_TILE * LANES_TILE], float *sums)
 {
     __m128 four[4];
     for (int i = 0; i < 4; i++) {

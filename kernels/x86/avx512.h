@@ -41,6 +41,13 @@ static inline struct lanes lanes_load_f16(const void *p)
     return lanes_of(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)));
 }
 
+/* 16 signed bytes */
+static inline struct lanes lanes_load_i8(const int8_t *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    return lanes_of(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+}
+
 static inline __m512 lanes_from_bf16(__m256i h)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
@@ -185,18 +192,47 @@ static inline struct lanes lanes_exp(struct lanes a)
     return lanes_of(_mm512_mask_mov_ps(p, high, _mm512_set1_ps(INFINITY)));
 }
 
-/* The fold of four sets of lanes at once. */
-static inline void lanes_fold4(const struct lanes a[4], float *sums)
+/* Sums that fit the registers of attention: LANES_TILE^2 sets of lanes, and operands. */
+#define LANES_TILE 4
+
+/* Halves of a fold: of each two registers one half of a's and the other of b's come from a blend,
+ * the remaining halves from one shuffle, because shuffles have one port and blends all. */
+static inline __m512 lanes_fold_to8(__m512 a, __m512 b) /* parts of 128 bits: a, a, b, b */
 {
-    __m128 four[4];
-    for (int i = 0; i < 4; i++) {
-        __m256 eight =
-            _mm256_add_ps(_mm512_castps512_ps256(a[i].v), _mm512_extractf32x8_ps(a[i].v, 1));
-        four[i] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    }
-    _MM_TRANSPOSE4_PS(four[0], four[1], four[2], four[3]);
-    __m128 even = _mm_add_ps(four[0], four[2]), odd = _mm_add_ps(four[1], four[3]);
-    _mm_storeu_ps(sums, _mm_add_ps(even, odd));
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+}
+
+static inline __m512 lanes_fold_to4(__m512 a, __m512 b) /* parts of a, b, a, b */
+{
+    __m512 rest = _mm512_mask_blend_ps(0x0f0f, a, b);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b),
+                         _mm512_shuffle_f32x4(rest, rest, 0xb1));
+}
+
+static inline __m512 lanes_fold_to2(__m512 a, __m512 b) /* lanes of a part: a, a, b, b */
+{
+    __m512d rest = _mm512_shuffle_pd(_mm512_castps_pd(a), _mm512_castps_pd(b), 0x55);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_castpd_ps(rest));
+}
+
+static inline __m512 lanes_fold_to1(__m512 a, __m512 b) /* lanes of a part: a, b, a, b */
+{
+    __m512 rest = _mm512_mask_blend_ps(0x5555, a, b);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, a, b), _mm512_permute_ps(rest, 0xb1));
+}
+
+/* Partial folds of a[0], a[4], a[8], a[12], one in each part. */
+static inline __m512 lanes_fold_column(const struct lanes *a)
+{
+    return lanes_fold_to4(lanes_fold_to8(a[0].v, a[8].v), lanes_fold_to8(a[4].v, a[12].v));
+}
+
+/* sums[i] = the fold of a[i]. */
+static inline void lanes_fold_tile(const struct lanes a[LANES_TILE * LANES_TILE], float *sums)
+{
+    __m512 even = lanes_fold_to2(lanes_fold_column(a), lanes_fold_column(a + 2));
+    __m512 odd = lanes_fold_to2(lanes_fold_column(a + 1), lanes_fold_column(a + 3));
+    _mm512_storeu_ps(sums, lanes_fold_to1(even, odd));
 }
 
 #endif

@@ -22,7 +22,7 @@ make() {
 answer() {
     rm -f out.json
     SBIT_CPU=$5 ranks "$2" "$SBIT" run "$1" -p "$PROMPT" -n 24 --temp 0 --ignore-eos --threads "$3" --batch "$4" \
-        --json out.json >out.txt 2>err.txt || cat err.txt
+        --kv "$KV" --json out.json >out.txt 2>err.txt || cat err.txt
     printf '%s %s' "$(json_get out.json logits_hash)" "$(json_get out.json text)"
 }
 
@@ -46,22 +46,32 @@ table() {
 END
 }
 
+# check_all MODEL: the whole table with both transports, against one rank alone.
+check_all() {
+    WANT=$(answer "$1" 0 1 64 scalar)
+    note "$(basename "$1"), cache $KV: $WANT"
+    [ "${#WANT}" -gt 20 ] || fail "$1: no answer"
+    for way in shared tcp; do
+        transport $way
+        while read -r n threads batch cpu; do
+            has_cpu "$cpu" || cpu=scalar
+            check "$1" "$n" "$threads" "$batch" "$cpu" </dev/null
+        done < <(table)
+    done
+}
+
 make code1 --method code --bits 1
 make code2.5 --method code --bits 2.5
 make sign --method sign
 make q8_0 --method q8_0
 make q4_0 --method q4_0
 note "kernel levels: $CPUS"
+KV=f16
 for model in "$DEMO" code1.gguf code2.5.gguf sign.gguf q8_0.gguf q4_0.gguf; do
-    WANT=$(answer "$model" 0 1 64 scalar)
-    note "$(basename "$model"): $WANT"
-    [ "${#WANT}" -gt 20 ] || fail "$model: no answer"
-    for way in shared tcp; do
-        transport $way
-        while read -r n threads batch cpu; do
-            has_cpu "$cpu" || cpu=scalar
-            check "$model" "$n" "$threads" "$batch" "$cpu" </dev/null
-        done < <(table)
-    done
+    check_all "$model"
 done
+half=$WANT
+KV=q8
+check_all q4_0.gguf
+[ "$WANT" != "$half" ] || fail "--kv q8 changes nothing"
 finish

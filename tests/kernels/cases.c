@@ -9,7 +9,7 @@
 #include "kernels/blocks.h"
 
 const char *const case_type_names[MATRIX_TYPES] = {"F32",  "F16",  "BF16", "Q8_0",
-                                                   "Q4_0", "Q1_0", "CODE"};
+                                                   "Q4_0", "Q1_0", "Q2_0", "CODE"};
 const int case_code_d[9] = {2, 3, 4, 5, 6, 8, 10, 12, 16};
 
 uint64_t random_bits(struct random *r)
@@ -110,12 +110,12 @@ static void fill_data(struct random *r, enum weight_style style, struct case_mat
     }
 }
 
-/* Codewords with the largest magnitude sum allowed, 258, or like a trained codebook. */
+/* Codewords with the largest magnitude sum allowed, 257, or like a trained codebook. */
 static void fill_codebook(struct random *r, enum weight_style style, struct case_matrix *c)
 {
     int8_t *book = c->codebook.data;
     for (int word = 0; word < 128; word++) {
-        int left = 258;
+        int left = 257;
         for (int k = 0; k < c->m.d; k++) {
             int w = style == WEIGHT_NORMAL ? (int)(random_normal(r) * 90.0f / (float)c->m.d)
                                            : random_below(r, 255) - 127;
@@ -199,8 +199,8 @@ void case_fill(struct random *r, enum input_style style, float *x, int n)
     for (int i = 0; i < n; i++)
         x[i] = style == INPUT_EDGE ? (random_bits(r) >> 63 ? 1.0f : -1.0f)
                                    : random_normal(r) * factor[style];
-    int massive = style == INPUT_MASSIVE ? 3 : style == INPUT_CROWDED ? 40 : 0;
-    for (int i = 0; i < massive; i++)
+    int massive = style == INPUT_MASSIVE ? 3 : style == INPUT_CROWDED ? 100 : 0;
+    for (int i = 0; i < massive && i < n / 2 + 1; i++) /* not all, nor one of few over and over */
         x[random_below(r, n)] *= i % 2 ? 1000.0f : 317.0f;
     for (int i = 0; style == INPUT_CROWDED && i < 8; i++)
         x[random_below(r, n)] = i % 2 ? 500.0f : -500.0f;

@@ -80,7 +80,7 @@ static void fill_ramp(float *x, int n)
         x[i] = (float)(i % 7) - 3.0f;
 }
 
-/* Which channels are kept apart: above 8 mean magnitudes; of too many the largest, of equals the
+/* Which channels are kept apart: above 16 means of the rest; of too many the largest, of equals the
  * lower. */
 static void test_apart(void)
 {
@@ -89,23 +89,28 @@ static void test_apart(void)
     struct matrix m = {.type = MATRIX_CODE, .rows = 1, .cols = N, .d = 8};
     struct code_act *act = aligned_alloc(64, act_bytes(&m));
     fill_ramp(x, N);
-    for (int i = 0; i < 20; i++)
-        x[10 + 50 * i] = i % 2 ? 100.0f : -100.0f;
+    for (int i = 0; i < 70; i++)
+        x[10 + 25 * i] = i % 2 ? 100.0f : -100.0f;
     x[1500] = 200.0f;
     kernels.prepare[MATRIX_CODE](&m, x, act);
     check(act->count, CODE_OUTLIERS, 0, "channels apart", 0);
     for (int i = 0; i < CODE_OUTLIERS; i++) {
-        int want = i < 15 ? 10 + 50 * i : 1500;
+        int want = i < 60 ? 10 + 25 * i : i == 60 ? 1500 : 10 + 25 * (i - 1);
         check(act->channel[i], want, 0, "channel", i);
         check(act->value[i], x[want], 0, "value", i);
         check(blocks_code_q(act)[want], 0, 0, "its q", i);
     }
-    check(blocks_code_q(act)[10 + 50 * 17], 127, 0, "largest q left", 0);
+    check(blocks_code_q(act)[10 + 25 * 65], 127, 0, "largest q left", 0);
     fill_ramp(x, N);
-    x[77] = 13.0f; /* 8 means are 13.7 */
+    x[77] = 27.0f; /* 16 means are 27.6 */
     kernels.prepare[MATRIX_CODE](&m, x, act);
     check(act->count, 0, 0, "none apart", 0);
-    x[77] = 14.0f;
+    x[77] = 40.0f;
+    x[500] = 10000.0f; /* 16 means are 107, and 27.4 without this one */
+    kernels.prepare[MATRIX_CODE](&m, x, act);
+    check(act->count, 2, 0, "one beside a massive one", 0);
+    fill_ramp(x, N);
+    x[77] = 28.0f;
     kernels.prepare[MATRIX_CODE](&m, x, act);
     check(act->count, 1, 0, "one apart", 0);
     check(act->scale, 3.0f / 127.0f, 0, "scale of the rest", 0);
@@ -154,32 +159,125 @@ static void test_exp(void)
     check(isnan(reduce_expf(NAN)), 1, 0, "exp NaN", 0);
 }
 
-static void test_attention(struct random *r, int n, int head_dim)
+/* Keys or values of a cache, and what they mean in double. */
+struct cache {
+    uint16_t *half, *scale;
+    int8_t *q;
+    double *value;
+};
+
+static void cache_make(struct random *r, struct cache *c, int n, int head_dim)
 {
-    size_t cache = (size_t)n * (size_t)head_dim;
-    uint16_t *keys = malloc(cache * 2), *values = malloc(cache * 2);
-    float q[1024], out[1024], *scores = malloc((size_t)n * sizeof *scores);
-    double sums[1024] = {0}, total = 0, scale = 1 / sqrt(head_dim);
-    for (size_t i = 0; i < cache; i++) {
-        keys[i] = half_from_float(random_normal(r));
-        values[i] = half_from_float(random_normal(r));
+    size_t count = (size_t)n * (size_t)head_dim, per = (size_t)kv_scales(head_dim);
+    *c = (struct cache){malloc(count * 2), malloc((size_t)n * per * 2), malloc(count),
+                        malloc(count * sizeof *c->value)};
+    for (size_t i = 0; i < count; i++) {
+        c->half[i] = half_from_float(random_normal(r));
+        c->q[i] = (int8_t)(random_below(r, 255) - 127);
     }
-    case_fill(r, INPUT_NORMAL, q, head_dim);
-    kernels.attention(out, q, keys, values, n, head_dim, (float)scale, scores);
+    for (size_t i = 0; i < (size_t)n * per; i++)
+        c->scale[i] = half_from_float(0.01f + 0.01f * fabsf(random_normal(r)));
+}
+
+static void cache_value(struct cache *c, enum kv_type type, int n, int head_dim)
+{
+    for (int i = 0; i < n; i++)
+        for (int d = 0; d < head_dim; d++) {
+            size_t at = (size_t)i * (size_t)head_dim + (size_t)d;
+            double scale = half_to_float(c->scale[i * kv_scales(head_dim) + d / 32]);
+            c->value[at] = type == KV_F16 ? half_to_float(c->half[at]) : scale * c->q[at];
+        }
+}
+
+static void cache_free(struct cache *c)
+{
+    free(c->half);
+    free(c->scale);
+    free(c->q);
+    free(c->value);
+}
+
+static void check_attention(const float *out, const float *q, const struct cache *keys,
+                            const struct cache *values, int n, int head_dim)
+{
+    double sums[1024] = {0}, total = 0, scale = 1 / sqrt(head_dim);
     for (int i = 0; i < n; i++) {
         double dot = 0;
         for (int d = 0; d < head_dim; d++)
-            dot += (double)q[d] * half_to_float(keys[i * head_dim + d]);
+            dot += (double)q[d] * keys->value[i * head_dim + d];
         double e = exp(dot * scale);
         total += e;
         for (int d = 0; d < head_dim; d++)
-            sums[d] += e * half_to_float(values[i * head_dim + d]);
+            sums[d] += e * values->value[i * head_dim + d];
     }
     for (int d = 0; d < head_dim; d++)
         check(out[d], sums[d] / total, 1e-5, "attention", d);
-    free(keys);
-    free(values);
+}
+
+static void test_attention(struct random *r, enum kv_type type, int heads, int n, int head_dim)
+{
+    struct cache keys, values;
+    size_t count = (size_t)heads * (size_t)head_dim;
+    float *q = malloc(count * sizeof *q), *out = malloc(count * sizeof *out);
+    float *scores = malloc((size_t)heads * (size_t)n * sizeof *scores);
+    cache_make(r, &keys, n, head_dim);
+    cache_make(r, &values, n, head_dim);
+    cache_value(&keys, type, n, head_dim);
+    cache_value(&values, type, n, head_dim);
+    case_fill(r, INPUT_NORMAL, q, (int)count);
+    bool q8 = type == KV_Q8;
+    const struct kv kv = {.type = type,
+                          .n = n,
+                          .head_dim = head_dim,
+                          .keys = q8 ? (const void *)keys.q : keys.half,
+                          .values = q8 ? (const void *)values.q : values.half,
+                          .key_scale = keys.scale,
+                          .value_scale = values.scale};
+    kernels.attention(out, q, heads, &kv, (float)(1 / sqrt(head_dim)), scores);
+    for (int h = 0; h < heads; h++)
+        check_attention(out + h * head_dim, q + h * head_dim, &keys, &values, n, head_dim);
+    cache_free(&keys);
+    cache_free(&values);
+    free(q);
+    free(out);
     free(scores);
+}
+
+/* Scale, rounding and extreme blocks of the int8 form of keys and values. */
+static void test_to_q8(struct random *r)
+{
+    float x[200];
+    int8_t q[200];
+    uint16_t d[7];
+    for (int n = 1; n <= 200; n++) {
+        case_fill(r, INPUT_NORMAL, x, n);
+        kernels.to_q8(q, d, x, n);
+        for (int i = 0; i < n; i++) {
+            int first = i / 32 * 32, end = first + 32 < n ? first + 32 : n;
+            double most = 0, step = half_to_float(d[i / 32]);
+            for (int j = first; j < end; j++)
+                most = fabs((double)x[j]) > most ? fabs((double)x[j]) : most;
+            if (most / 127 < 0x1p-14) { /* below the smallest normal binary16 */
+                check(step, 0, most / 127 >= 0x1p-14 * (1 - 0x1p-11) ? 0x1p-14 : 0, "no scale", i);
+                continue;
+            }
+            check(step, most / 127, most / 127 * 0x1p-11, "scale of to_q8", i);
+            check(q[i] * step, x[i], 0.5001 * step + fabs((double)x[i]) * 0x1p-11, "to_q8", i);
+        }
+    }
+    for (int i = 0; i < 160; i++)
+        x[i] = i == 31 ? -127.0f : (float)i * 0.5f - 4.0f; /* scale 1, so that halves are ties */
+    for (int i = 32; i < 160; i++)
+        x[i] = i < 64 ? 0.0f : i < 96 ? 1e-3f : i == 100 ? NAN : i == 130 ? INFINITY : 1.0f;
+    kernels.to_q8(q, d, x, 160);
+    for (int i = 0; i < 32; i++)
+        check(q[i], nearbyint(x[i]), 0, "ties of to_q8", i);
+    for (int i = 32; i < 160; i++)
+        check(q[i], 0, 0, "zeros of to_q8", i);
+    check(d[1], 0, 0, "scale of zeros", 1);
+    check(d[2], 0, 0, "a scale below the normal numbers", 2);
+    check(isnan(half_to_float(d[3])), 1, 0, "NaN reaches the scale", 3);
+    check(isinf(half_to_float(d[4])), 1, 0, "infinity reaches the scale", 4);
 }
 
 static void test_vectors(struct random *r)
@@ -228,8 +326,11 @@ int main(int argc, char **argv)
     test_apart();
     test_blocks();
     test_exp();
-    for (int n = 1; n < 40; n += 6)
-        test_attention(&r, n, 1 + random_below(&r, 1024));
+    for (int n = 1; n < 40; n += 6) {
+        test_attention(&r, KV_F16, 1 + n % 4, n, 1 + random_below(&r, 1024));
+        test_attention(&r, KV_Q8, 1 + n % 4, n, 1 + random_below(&r, 1024));
+    }
+    test_to_q8(&r);
     test_vectors(&r);
     printf("%d failures\n", failures);
     return failures != 0;

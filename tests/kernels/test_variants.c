@@ -176,32 +176,82 @@ static void test_to_f16(void)
     }
 }
 
-static void attention_case(struct random *r, int n, int head_dim, float spread)
+/* Keys or values: random F16 numbers of magnitude below 2, or int8 and scales of any magnitude that
+ * keeps them below 4. */
+struct cache {
+    struct guard data, scale;
+};
+
+static struct cache cache_make(struct random *r, enum kv_type type, int n, int head_dim)
 {
-    size_t cache = (size_t)n * (size_t)head_dim * 2;
-    struct guard keys = guard_alloc(cache, 1, 0), values = guard_alloc(cache, 1, 0);
-    struct guard q = guard_alloc((size_t)head_dim * 4, 1, 0), out[2], scores[2];
-    const int at[6] = {n, head_dim};
-    uint16_t *k = keys.data, *v = values.data;
-    for (size_t i = 0; i < cache / 2; i++) {
-        k[i] = (uint16_t)(random_bits(r) >> 48 & 0xbfff); /* |k| < 2 */
-        v[i] = (uint16_t)(random_bits(r) >> 48 & 0xbfff);
-    }
-    case_fill(r, INPUT_NORMAL, q.data, head_dim);
+    size_t count = (size_t)n * (size_t)head_dim;
+    size_t scales = type == KV_Q8 ? (size_t)n * (size_t)kv_scales(head_dim) : 0;
+    struct cache c = {guard_alloc(count * (type == KV_Q8 ? 1 : 2), 1, 0),
+                      guard_alloc(scales * 2, 1, 0)};
+    for (size_t i = 0; i < c.data.bytes; i++)
+        ((uint8_t *)c.data.data)[i] =
+            (uint8_t)(random_bits(r) >> 56 & (type == KV_F16 && i % 2 ? 0xbf : 0xff));
+    for (size_t i = 0; i < scales; i++)
+        ((uint16_t *)c.scale.data)[i] = (uint16_t)(random_bits(r) >> 48 & 0x27ff); /* below 2^-5 */
+    return c;
+}
+
+static void cache_free(struct cache *c)
+{
+    guard_free(&c->data);
+    guard_free(&c->scale);
+}
+
+static void attention_case(struct random *r, enum kv_type type, int heads, int n, int head_dim,
+                           float spread)
+{
+    struct cache keys = cache_make(r, type, n, head_dim), values = cache_make(r, type, n, head_dim);
+    size_t count = (size_t)heads * (size_t)head_dim;
+    struct guard q = guard_alloc(count * 4, 1, 0), out[2], scores[2];
+    const int at[6] = {n, head_dim, heads, type};
+    const struct kv kv = {.type = type,
+                          .n = n,
+                          .head_dim = head_dim,
+                          .keys = keys.data.data,
+                          .values = values.data.data,
+                          .key_scale = keys.scale.data,
+                          .value_scale = values.scale.data};
+    case_fill(r, INPUT_NORMAL, q.data, (int)count);
     for (int i = 0; i < 2; i++) {
-        out[i] = guard_alloc((size_t)head_dim * 4, 1, 0);
-        scores[i] = guard_alloc((size_t)n * 4, 1, 0);
+        out[i] = guard_alloc(count * 4, 1, 0);
+        scores[i] = guard_alloc((size_t)heads * (size_t)n * 4, 1, 0);
         use(i ? level : "scalar");
-        kernels.attention(out[i].data, q.data, k, v, n, head_dim, spread, scores[i].data);
+        kernels.attention(out[i].data, q.data, heads, &kv, spread, scores[i].data);
     }
-    compare(out[0].data, out[1].data, (size_t)head_dim, "attention", at);
+    compare(out[0].data, out[1].data, count, "attention", at);
     for (int i = 0; i < 2; i++) {
         guard_free(&out[i]);
         guard_free(&scores[i]);
     }
-    guard_free(&keys);
-    guard_free(&values);
+    cache_free(&keys);
+    cache_free(&values);
     guard_free(&q);
+}
+
+static void test_attention(struct random *r)
+{
+    int before = failures;
+    for (int i = 0; i < 2; i++) {
+        enum kv_type type = i ? KV_Q8 : KV_F16;
+        for (int n = 1; n <= 70; n++)
+            attention_case(r, type, 1 + n % 12, n, 1 + random_below(r, 300), n % 3 ? 0.1f : 30.0f);
+        for (int head_dim = 1; head_dim <= 257; head_dim++)
+            attention_case(r, type, 1 + random_below(r, 12), 1 + random_below(r, 40), head_dim,
+                           0.5f);
+        for (int heads = 1; heads <= 12; heads++)
+            attention_case(r, type, heads, 150 + random_below(r, 100), heads % 2 ? 64 : 80, 0.125f);
+        attention_case(r, type, 64, 40, 64, 0.125f);
+        attention_case(r, type, 4, 700, 128, 0.09f);
+        attention_case(r, type, 3, 300, 1, 1.0f);
+        attention_case(r, type, 5, 40, 1024, 0.03f);
+        attention_case(r, type, 9, 33, 1023, 0.03f);
+    }
+    printf("%-7s attention: %s\n", level, failures == before ? "ok" : "FAILED");
 }
 
 static void test_vectors(struct random *r)
@@ -212,14 +262,7 @@ static void test_vectors(struct random *r)
             vector_case(r, n);
     vector_case(r, 5632);
     test_to_f16();
-    for (int n = 1; n <= 70; n++)
-        attention_case(r, n, 1 + random_below(r, 300), n % 3 ? 0.1f : 30.0f);
-    for (int head_dim = 1; head_dim <= 257; head_dim++)
-        attention_case(r, 1 + random_below(r, 40), head_dim, 0.5f);
-    attention_case(r, 700, 128, 0.09f);
-    attention_case(r, 300, 64, 0.125f);
-    attention_case(r, 20, 1024, 0.03f);
-    printf("%-7s vectors and attention: %s\n", level, failures == before ? "ok" : "FAILED");
+    printf("%-7s vectors: %s\n", level, failures == before ? "ok" : "FAILED");
 }
 
 int main(int argc, char **argv)
@@ -230,6 +273,7 @@ int main(int argc, char **argv)
         for (int type = 0; type < MATRIX_TYPES; type++)
             test_product(&r, (enum matrix_type)type);
         test_vectors(&r);
+        test_attention(&r);
     }
     printf("%d failures\n", failures);
     return failures != 0;

@@ -99,8 +99,8 @@ static void test_blocks(void **state)
     float out[128];
     (void)state;
     memcpy(block + 1, &scale, 2);
-    block[3] = 0xff; /* Q8_0: -1; Q4_0: nibbles 15 and 15; Q1_0: eight times +d */
-    block[4] = 0x81; /* Q8_0: -127; Q4_0: 1 and 8; Q1_0: + - - - - - - + */
+    block[3] = 0xff; /* Q8_0: -1; Q4_0: nibbles 15 and 15; Q1_0: eight times +d; Q2_0: four times +2 d */
+    block[4] = 0x81; /* Q8_0: -127; Q4_0: 1 and 8; Q1_0: + - - - - - - +; Q2_0: 0 -d -d d */
     dtype_to_f32(DTYPE_Q8_0, block + 1, 32, out);
     assert_true(out[0] == -0.5f && out[1] == -63.5f && out[2] == 0 && out[31] == 0);
     dtype_to_f32(DTYPE_Q4_0, block + 1, 32, out);
@@ -109,6 +109,9 @@ static void test_blocks(void **state)
     dtype_to_f32(DTYPE_Q1_0, block + 1, 128, out);
     assert_true(out[0] == 0.5f && out[7] == 0.5f && out[8] == 0.5f && out[9] == -0.5f);
     assert_true(out[15] == 0.5f && out[16] == -0.5f && out[127] == -0.5f);
+    dtype_to_f32(DTYPE_Q2_0, block + 1, 64, out);
+    assert_true(out[0] == 1 && out[3] == 1 && out[4] == 0 && out[5] == -0.5f && out[7] == 0.5f);
+    assert_true(out[8] == -0.5f && out[63] == -0.5f);
     dtype_to_f32(DTYPE_I8, block + 3, 2, out);
     assert_true(out[0] == -1 && out[1] == -127);
 }

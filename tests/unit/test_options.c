@@ -59,7 +59,7 @@ static void test_defaults(void **state)
     assert_true(o.n_predict == -1 && o.batch == 64 && o.threads == 0 && o.context == 0);
     assert_true(o.temp == 0.8 && o.top_k == 40 && o.top_p == 0.95 && o.min_p == 0.05);
     assert_true(o.repeat_penalty == 1 && !o.has_seed && !o.ignore_eos && !o.stats);
-    assert_true(o.wire == WIRE_F32 && o.timeout == 60);
+    assert_true(o.wire == WIRE_F32 && o.kv == CACHE_F16 && o.timeout == 60);
     good(&o, "sbit compress src -o out.gguf");
     assert_string_equal(o.method, "code");
     assert_string_equal(o.embeddings, "q8_0");
@@ -71,9 +71,10 @@ static void test_values(void **state)
     (void)state;
     struct options o;
     good(&o, "sbit run --temp=0 -n 12 m --top-k 7 --seed 18446744073709551615 --stop a --stop b "
-             "--wire q8 --ignore-eos --ctx 2 -p -x");
+             "--wire q8 --kv q8 --ignore-eos --ctx 2 -p -x");
     assert_true(o.temp == 0 && o.n_predict == 12 && o.top_k == 7 && o.seed == UINT64_MAX);
     assert_true(o.has_seed && o.n_stop == 2 && o.wire == WIRE_Q8 && o.ignore_eos && o.context == 2);
+    assert_true(o.kv == CACHE_Q8);
     assert_string_equal(o.stop[1], "b");
     assert_string_equal(o.prompt, "-x");
     assert_string_equal(o.model, "m");

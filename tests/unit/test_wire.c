@@ -39,7 +39,8 @@ static void fill(struct message *m, enum message_kind kind)
                                         64,
                                         4,
                                         WIRE_Q8,
-                                        true};
+                                        true,
+                                        CACHE_Q8};
         break;
     case MSG_READY:
         m->ready.job = 1;
@@ -189,12 +190,12 @@ static void test_version_and_kind(void **unused)
     Sbit__Header h = SBIT__HEADER__INIT;
     Sbit__Ready ready = SBIT__READY__INIT;
     (void)unused;
-    h.version = 2;
+    h.version = WIRE_VERSION + 1;
     h.kind = MSG_PING;
-    refused(frame_from(&h, 0), "wire protocol 2 and this rank 1: install the same version");
+    refused(frame_from(&h, 0), "wire protocol 3 and this rank 2: install the same version");
     h.version = 0;
     refused(frame_from(&h, 0), "wire protocol 0");
-    h.version = 1;
+    h.version = WIRE_VERSION;
     h.kind = 0;
     refused(frame_from(&h, 0), "kind is unknown");
     h.kind = MSG_KINDS;
@@ -239,7 +240,7 @@ static void test_bad_hidden(void **unused)
         Sbit__Header h = SBIT__HEADER__INIT;
         Sbit__Hidden b = SBIT__HIDDEN__INIT;
         Sbit__Run run = SBIT__RUN__INIT, *runs = &run;
-        h.version = 1;
+        h.version = WIRE_VERSION;
         h.kind = MSG_HIDDEN;
         h.body_case = SBIT__HEADER__BODY_HIDDEN;
         h.hidden = &b;
@@ -275,7 +276,7 @@ static void test_bad_counts(void **unused)
         runs[i] = &run;
     for (size_t i = 0; i <= WIRE_UNITS_MAX; i++)
         units[i] = &unit;
-    h.version = 1;
+    h.version = WIRE_VERSION;
     h.kind = MSG_TOKENS;
     h.body_case = SBIT__HEADER__BODY_TOKENS;
     h.tokens = &tokens;
@@ -311,7 +312,7 @@ static void test_bad_texts(void **unused)
     (void)unused;
     memset(text, 'x', sizeof text);
     text[WIRE_TEXT_MAX] = 0;
-    h.version = 1;
+    h.version = WIRE_VERSION;
     h.kind = MSG_ERROR;
     h.body_case = SBIT__HEADER__BODY_ERROR;
     h.error = &b;
