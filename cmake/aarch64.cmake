@@ -1,5 +1,6 @@
-# Toolchain file of the preset "aarch64": builds for a 64-bit Raspberry Pi on another Debian machine.
-# The compiler is gcc-aarch64-linux-gnu; the libraries come from Debian's multiarch, once:
+# Toolchain file: builds for a 64-bit Raspberry Pi on another Debian machine. The tests labelled aarch64 build
+# the kernels with it and need the compiler only, gcc-aarch64-linux-gnu with libc6-dev-arm64-cross. The preset
+# "aarch64" builds the whole program; the libraries for that come from Debian's multiarch, once:
 #
 #   dpkg --add-architecture arm64 && apt-get update
 #   apt-get install gcc-aarch64-linux-gnu libopenmpi-dev:arm64 libprotobuf-c-dev:arm64 \
@@ -21,7 +22,7 @@ set(MPI_C_LIB_NAMES mpi CACHE STRING "libraries of the target")
 set(MPI_mpi_LIBRARY /usr/lib/aarch64-linux-gnu/libmpi.so CACHE FILEPATH "libmpi of the target")
 
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
-find_program(QEMU_AARCH64 NAMES qemu-aarch64-static qemu-aarch64)
+find_program(QEMU_AARCH64 NAMES qemu-aarch64 qemu-aarch64-static)
 if(QEMU_AARCH64)
     set(CMAKE_CROSSCOMPILING_EMULATOR ${QEMU_AARCH64})
 endif()

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes this machine able to build and test sbit, and builds it into build/.
 #
-#   scripts/prepare.sh [TARGET...]     TARGETs of the build; all when none is named
+#   scripts/prepare.sh [TARGET...]     TARGETs of the build; all, for the tests, when none is named
 #
 # Called by demo.sh and test.sh. Installs the Debian packages that are missing (by sudo where the user
 # is not root), says which, and installs nothing when nothing is missing.
@@ -12,6 +12,9 @@ cd "$(dirname "$0")/.."
 packages=(gcc libc6-dev cmake ninja-build pkgconf libopenmpi-dev openmpi-bin libprotobuf-c-dev
     protobuf-c-compiler liblz4-dev libxxhash-dev libjansson-dev libpcre2-dev libutf8proc-dev
     libcmocka-dev)
+
+# What only tests need: the kernels' tests on AArch64, which an AArch64 machine runs by itself.
+test_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 
 die() {
     printf 'prepare: %s\n' "$*" >&2
@@ -86,6 +89,9 @@ quietly() {
 }
 
 check_system
+if [ $# -eq 0 ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
+    packages+=("${test_packages[@]}")
+fi
 install_missing
 mkdir -p build
 echo "Building into build/"
