@@ -22,7 +22,7 @@
 #define SLEEP_MAX_S     1e-3
 #define SLEEP_PENDING_S                                                                            \
     100e-6 /* longest sleep while own frames are on their way: MPI moves them in polls */
-#define WAIT_KNOWN_S  0.25 /* a longer wait says nothing about the next one */
+#define WAIT_KNOWN_S  0.25   /* a longer wait says nothing about the next one */
 #define SLACK_NS      5000ul /* by which the kernel may prolong a sleep; its default is 50 us */
 #define NEAR_MIN_S    20e-6
 #define NEAR_MAX_S    100e-6

@@ -1,13 +1,17 @@
 /* Lays out and fills the file of a random model. Knows forms and names, not speeds. */
 #include "coordinator/bench_model.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "common/codebook.h"
 #include "common/forms.h"
@@ -18,7 +22,8 @@
 
 /* A part of a file at a time: whole blocks of every type. */
 enum { CHUNK_BYTES = 34 * 18 * 2048, BYTE_TOKENS = 256, FIRST_BYTE_TOKEN = 3 };
-#define CONTENT_VERSION 1 /* goes into the file name: raised when other bytes are written */
+#define LEFT_SECONDS    60 /* without a write: nobody writes this file any more */
+#define CONTENT_VERSION 1  /* goes into the file name: raised when other bytes are written */
 
 enum content { RANDOM, ONES, ZEROS, CODE_SCALES, CODEBOOK };
 
@@ -349,10 +354,40 @@ static enum status write_file(struct writing *w, const char *path, struct loop *
     return gguf_output_finish(w->out, e);
 }
 
+/* Whether name is what a writer of file, which is no longer there, has left behind. */
+static bool is_left(const char *name, const char *file, const char *path)
+{
+    struct stat st;
+    size_t stem = strlen(file);
+    if (strncmp(name, file, stem) != 0 || strncmp(name + stem, ".part-", 6) != 0)
+        return false;
+    long pid = strtol(name + stem + 6, NULL, 10);
+    bool gone = pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+    /* A writer on another host or in another container writes all the time. */
+    return gone && stat(path, &st) == 0 && time(NULL) - st.st_mtime > LEFT_SECONDS;
+}
+
+/* A writer that was killed cannot remove its unfinished file, which is as large as the model. */
+static void remove_left(const char *path)
+{
+    char folder[PATH_MAX], left[PATH_MAX];
+    const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(file - path) : 2, slash ? path : "./");
+    DIR *entries = opendir(folder);
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        int size = snprintf(left, sizeof left, "%s%s", folder, entry->d_name);
+        if (size < (int)sizeof left && is_left(entry->d_name, file, left))
+            (void)unlink(left);
+    }
+    if (entries)
+        closedir(entries);
+}
+
 enum status bench_model_write(const struct bench_model *m, const char *path, struct loop *loop,
                               struct error *e)
 {
     struct writing w = {.model = m, .random = {0x9e3779b97f4a7c15}};
+    remove_left(path);
     enum status status = write_file(&w, path, loop, e);
     gguf_output_free(w.out);
     free(w.parts);

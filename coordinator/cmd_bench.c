@@ -60,9 +60,16 @@ static enum status open_cached(struct bench_job *job, struct error *e)
     const struct options *o = job->options;
     uint32_t context = o->context ? o->context : o->prompt_tokens + o->decode_tokens;
     TRY(bench_model_path(&job->path, &job->shape, o->cache, e));
+    struct options names = *o;
+    names.model = job->path;
+    TRY(report_check_names(&names, e));
     if (stat(job->path, &st) != 0)
         TRY(bench_model_write(&job->shape, job->path, job->cluster->loop, e));
-    return open_model(&job->model, job->path, context, context, e);
+    struct error inner = {0};
+    enum status status = open_model(&job->model, job->path, context, context, &inner);
+    const char *remedy = status == ERR_FORMAT ? "; delete it, and it is made again" : "";
+    FAIL_IF(status != OK, e, status, "%s%s", inner.text, remedy);
+    return OK;
 }
 
 static enum status no_text(void *self, const char *text, size_t size, struct error *e)
@@ -175,8 +182,7 @@ static uint64_t rank_limit(const struct bench_job *job, int rank)
     const struct weights *w = job->model.weights;
     const struct msg_stats *s = &job->cluster->stats[rank];
     uint32_t positions = job->options->prompt_tokens + job->options->decode_tokens;
-    return blocks_bytes(w, s->first_block, s->block_count) +
-           (rank == 0 ? head_bytes(w) : 0) +
+    return blocks_bytes(w, s->first_block, s->block_count) + (rank == 0 ? head_bytes(w) : 0) +
            (uint64_t)(positions * kv_bytes(job, s->block_count)) + SLACK_BYTES;
 }
 

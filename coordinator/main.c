@@ -52,20 +52,23 @@ static enum status flush_output(struct error *e)
 
 static enum status start_kernels(struct error *e)
 {
-    const char *text = kernels_init(getenv("SBIT_CPU"));
-    FAIL_IF(text, e, ERR_UNSUPPORTED, "%s", text);
+    const char *level = getenv("SBIT_CPU");
+    const char *text = kernels_init(level && *level ? level : NULL);
+    FAIL_IF(text, e, ERR_UNSUPPORTED, "SBIT_CPU=%s: %s", level, text);
     return OK;
 }
 
 static enum status print_version(struct error *e)
 {
-    TRY(start_kernels(e));
+    enum status status = start_kernels(e);
+    if (status != OK) /* still tell which levels there are */
+        (void)kernels_init(NULL);
     printf("sbit %s\nwire protocol %u\ncpu variant %s; this machine can run:", SBIT_VERSION,
            WIRE_VERSION, kernels.variant);
     for (const char *const *level = kernels_levels(); *level; level++)
         printf(" %s", *level);
     putchar('\n');
-    return OK;
+    return status;
 }
 
 /* CPUs that this process may use. A launcher binds ranks to single cores, which the worker undoes,

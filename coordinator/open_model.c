@@ -17,7 +17,8 @@ enum status open_model(struct open_model *m, const char *path, uint32_t wanted, 
     uint32_t trained = m->weights->config.context;
     m->context = wanted ? wanted : trained < usual ? trained : usual;
     if (m->context > trained)
-        fprintf(stderr, "sbit: --ctx %u is more than the %u positions that %s was trained for\n",
+        fprintf(stderr,
+                "sbit: a context of %u is more than the %u positions that %s was trained for\n",
                 m->context, trained, path);
     return OK;
 }

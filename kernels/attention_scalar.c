@@ -58,6 +58,6 @@ static void head(float *out, const float *q, const struct kv *kv, float scale, f
 KERNELS_ATTENTION(kernels_attention_scalar)
 {
     for (int h = 0; h < heads; h++)
-        head(out + (size_t)h * (size_t)kv->head_dim, q + (size_t)h * (size_t)kv->head_dim, kv, scale,
-             scores);
+        head(out + (size_t)h * (size_t)kv->head_dim, q + (size_t)h * (size_t)kv->head_dim, kv,
+             scale, scores);
 }

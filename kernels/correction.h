@@ -21,9 +21,8 @@ static inline int32_t correction_column(const struct matrix *m, size_t entry)
 
 /* Row r of some tokens at a time, whose sums do not wait for each other; tokens is a constant after
  * inlining. y: token 0 of that row. */
-static inline __attribute__((always_inline)) void correction_row(const struct matrix *m,
-                                                                 const float *x, int tokens, int r,
-                                                                 float *y, size_t y_stride)
+static inline __attribute__((always_inline)) void
+correction_row(const struct matrix *m, const float *x, int tokens, int r, float *y, size_t y_stride)
 {
     size_t first = m->outlier_start[r], end = m->outlier_start[r + 1];
     float sum[CORRECTION_TOKENS] = {0};

@@ -101,9 +101,9 @@ const char *kernels_init(const char *mask)
         for (last = 0; last < count && strcmp(mask, cpu_name(levels[last]));)
             last++;
     if (last == count)
-        return known(mask) ? "SBIT_CPU names an instruction set that this CPU or build lacks; unset it or "
+        return known(mask) ? "this CPU or build lacks that instruction set; unset it or "
                              "choose a lower level (sbit --version lists them)"
-                           : "SBIT_CPU names an unknown instruction set; unset it or choose one that "
+                           : "an unknown instruction set; unset it or choose one that "
                              "sbit --version lists";
     for (int i = 0; i <= last; i++)
         fill(levels[i]);

@@ -74,7 +74,8 @@ static void end_run(struct timing *t)
     double seconds = clock_now(t->threads) - t->begin, each = seconds / t->calls;
     t->spent += seconds;
     t->runs++;
-    t->best = each < t->best ? each : t->best;
+    if (each > 0) /* a coarse clock may not have moved */
+        t->best = each < t->best ? each : t->best;
     if (!t->c->original && seconds < RUN_SECONDS)
         t->calls = each > 0 ? 1 + (int)(RUN_SECONDS / each) : 2 * t->calls;
     t->over = t->spent >= (t->runs < LEAST_RUNS ? 10 * t->least : t->least);

@@ -13,6 +13,8 @@
 #include "common/mem.h"
 #include "worker/bind_sparse.h"
 
+enum { CODE_GROUPS_MAX = 65536 }; /* of a row, whose integer sums fit 32 bits (kernels.h) */
+
 /* *out = array as by mem_array, freed with the binder. */
 static enum status keep(struct binder *b, void *out, size_t count, size_t size, const char *what,
                         struct error *e)
@@ -161,9 +163,9 @@ static enum status bind_code(struct binder *b, const char *base, struct matrix *
     m->d = (int)d;
     uint64_t bands = ((uint64_t)m->rows + MATRIX_BAND - 1) / MATRIX_BAND;
     uint64_t groups = ((uint64_t)m->cols + (uint64_t)m->d - 1) / (uint64_t)m->d;
-    FAIL_IF(groups > 65536, e, ERR_UNSUPPORTED, /* whose integer sums fit 32 bits */
-            "%s of %s has %llu codes a row, more than 65536", code->name, b->weights->path,
-            (unsigned long long)groups);
+    FAIL_IF(groups > CODE_GROUPS_MAX, e, ERR_UNSUPPORTED,
+            "tensor %s of %s has %llu codes a row, more than %d", code->name, b->weights->path,
+            (unsigned long long)groups, CODE_GROUPS_MAX);
     TRY(require(b, base, ".code", DTYPE_I8, bands * groups, MATRIX_BAND, &code, e));
     TRY(require(b, base, ".code_out", DTYPE_F16, 1, (uint64_t)m->rows, &out, e));
     m->data = code->data;
@@ -232,10 +234,11 @@ enum status bind_block(struct binder *b, uint32_t block, struct block_weights *o
     return OK;
 }
 
-/* Checking the hash has read the embeddings whole, running reads single rows. */
-static void drop_embeddings(const struct binder *b)
+void bind_drop_embeddings(const struct binder *b)
 {
     char base[64];
+    if (b->weights->config.tied)
+        return;
     model_base_name(base, KIND_EMBEDDING, 0);
     const struct tensor *t = weights_find2(b->weights, base, model_rule(KIND_EMBEDDING)->suffix);
     if (t)
@@ -257,7 +260,7 @@ enum status bind_head(struct binder *b, struct head_weights *out, struct error *
         product_plan(&out->output);
         return OK;
     }
-    drop_embeddings(b);
+    bind_drop_embeddings(b);
     static const enum tensor_kind output[] = {KIND_OUTPUT};
     return bind_product(b, 0, output, 1, &out->output, e);
 }

@@ -12,18 +12,18 @@
 #include "worker/rows.h"
 
 struct scratch {
-    int batch, threads;         /* sizes */
-    size_t positions;           /* most positions that a row attends to */
-    int rows;                   /* in use, at most batch */
-    struct row *row;            /* [batch] where each stands */
-    float *x;                   /* [batch][hidden] the residual stream */
-    float *normed;              /* [batch][hidden] */
-    float *delta;               /* [batch][hidden] what a half block adds to x */
-    float *q, *attended;        /* [batch][heads * head_dim] */
-    float *k, *v;               /* [batch][kv_heads * head_dim] */
-    float *gate, *up;           /* [batch][ffn] */
-    float *cosine, *sine;       /* [batch][rope_dim / 2] */
-    float *scores;              /* [threads][heads / kv_heads][positions] */
+    int batch, threads;          /* sizes */
+    size_t positions;            /* most positions that a row attends to */
+    int rows;                    /* in use, at most batch */
+    struct row *row;             /* [batch] where each stands */
+    float *x;                    /* [batch][hidden] the residual stream */
+    float *normed;               /* [batch][hidden] */
+    float *delta;                /* [batch][hidden] what a half block adds to x */
+    float *q, *attended;         /* [batch][heads * head_dim] */
+    float *k, *v;                /* [batch][kv_heads * head_dim] */
+    float *gate, *up;            /* [batch][ffn] */
+    float *cosine, *sine;        /* [batch][rope_dim / 2] */
+    float *scores;               /* [threads][heads / kv_heads][positions] */
     void *prepared[PRODUCT_MAX]; /* [batch][room[slot]] bytes, 64-byte aligned */
 };
 

@@ -219,6 +219,8 @@ static void embed(struct slice_job *job, const struct message *m)
         kernels.row[embedding->type](embedding, (int)id,
                                      job->scratch.x + (size_t)r * (size_t)embedding->cols);
     }
+    if (job->scratch.rows > 1) /* of a prompt; one more row a token would take its time */
+        bind_drop_embeddings(&job->binder);
 }
 
 /* Takes the next waiting micro-batch into work: its rows, their angles and x. */

@@ -1,6 +1,6 @@
 /* Byte-code product with AVX-512 VBMI and VNNI. The 64 rows of a band are the 64 byte lanes.
  *
- * By tables (code_avx512.h): a plane of 128 low bytes and one of high bytes, of which one vpermi2b
+ * By tables (code_avx512.inc): a plane of 128 low bytes and one of high bytes, of which one vpermi2b
  * each looks up 64 rows.
  *
  * By tiles, for short codewords and many tokens: the codewords of a band are spread out to bytes +

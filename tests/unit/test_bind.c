@@ -63,6 +63,7 @@ enum damage {
     COLUMN_RANGE,
     COLUMN_NEGATIVE,
     LARGE_CODEWORD,
+    LEAST_ENTRY,
     NORM_NAN,
     BIT_FLIP
 };
@@ -165,6 +166,8 @@ static void hurt(enum damage damage, const char *name, uint8_t *data)
         memcpy(data + 8, &(int16_t){-1}, 2);
     if (damage == LARGE_CODEWORD && !strcmp(name, "singularbit.codebook.3"))
         memset(data + 9, 127, 3);
+    if (damage == LEAST_ENTRY && !strcmp(name, "singularbit.codebook.8"))
+        memcpy(data + 16, (const int8_t[8]){0, -128}, 8);
     if (damage == NORM_NAN && !strcmp(name, "blk.1.ffn_norm.weight"))
         memset(data, 0xff, 4);
 }
@@ -336,6 +339,7 @@ static void damage_is_refused(void **state)
         {COLUMN_RANGE, "blk.1.attn_output.outlier_column"},
         {COLUMN_NEGATIVE, "blk.0.attn_k.outlier_column"},
         {LARGE_CODEWORD, "singularbit.codebook.3"},
+        {LEAST_ENTRY, "codeword 2 has an entry -128"},
         {NORM_NAN, "blk.1.ffn_norm.weight"},
         {BIT_FLIP, "blk.1.ffn_up.weight"},
     };

@@ -328,6 +328,22 @@ static void test_bad_texts(void **unused)
     message_release(&m);
 }
 
+static void test_bad_assign(void **unused)
+{
+    Sbit__Header h = SBIT__HEADER__INIT;
+    Sbit__Assign b = SBIT__ASSIGN__INIT;
+    (void)unused;
+    h.version = WIRE_VERSION;
+    h.kind = MSG_ASSIGN;
+    h.body_case = SBIT__HEADER__BODY_ASSIGN;
+    h.assign = &b;
+    b.wire = WIRE_Q8 + 1;
+    refused(frame_from(&h, 0), "element type is unknown");
+    b.wire = WIRE_Q8;
+    b.cache = CACHE_Q8 + 1;
+    refused(frame_from(&h, 0), "type of cache is unknown");
+}
+
 /* 30000 unknown fields of two bytes each would cost 46 bytes and a block of memory apiece. */
 static void test_amplification(void **unused)
 {
@@ -371,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_version_and_kind), cmocka_unit_test(test_bad_hidden),
         cmocka_unit_test(test_bad_counts),       cmocka_unit_test(test_bad_texts),
         cmocka_unit_test(test_amplification),    cmocka_unit_test(test_encode_refuses),
+        cmocka_unit_test(test_bad_assign),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
