@@ -44,7 +44,7 @@ enum status bind_block(struct binder *b, uint32_t block, struct block_weights *o
  * rows no kernel can read. */
 enum status bind_head(struct binder *b, struct head_weights *out, struct error *e);
 /* Takes embeddings that are not the head's as well out of the resident set: single rows of them are read,
- * but checking their hash has read all, and each row brings 64 KiB along. */
+ * but checking their hash has read all, and each row brings 64 KiB and more along. */
 void bind_drop_embeddings(const struct binder *b);
 /* Frees all that was bound. A zeroed *b is fine. */
 void bind_free(struct binder *b);

@@ -209,6 +209,10 @@ enum status slice_accept(struct slice_job *job, struct message *m, struct error 
     return queue_put(to_head ? &job->leaving : &job->entering, m, e);
 }
 
+/* Rows of a prompt whose neighbours may stay in memory: up to 2 MiB each, as file systems of today keep
+ * their pages. */
+#define EMBED_ROWS 8
+
 /* x = the embeddings of the tokens. */
 static void embed(struct slice_job *job, const struct message *m)
 {
@@ -218,9 +222,9 @@ static void embed(struct slice_job *job, const struct message *m)
         memcpy(&id, (const char *)m->payload + (size_t)r * sizeof id, sizeof id);
         kernels.row[embedding->type](embedding, (int)id,
                                      job->scratch.x + (size_t)r * (size_t)embedding->cols);
+        if (r % EMBED_ROWS == 1) /* one row a token is not worth the call */
+            bind_drop_embeddings(&job->binder);
     }
-    if (job->scratch.rows > 1) /* of a prompt; one more row a token would take its time */
-        bind_drop_embeddings(&job->binder);
 }
 
 /* Takes the next waiting micro-batch into work: its rows, their angles and x. */
