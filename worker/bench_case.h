@@ -33,7 +33,7 @@ struct bench_case {
     /* The kernel that run would call now. */
     bench_function *(*kernel)(const struct bench_case *c);
     /* What is compared: check_rows rows of check_bytes bytes, result_stride apart. */
-    const void *result;
+    void *result;
     size_t check_rows, check_bytes, result_stride;
     /* Copied to result before every run by those that work in place; NULL: not needed. */
     const void *original;

@@ -56,10 +56,8 @@ struct timing {
 
 static void restore(const struct bench_case *c)
 {
-    void *result;
-    memcpy(&result, &c->result, sizeof result);
     if (c->original)
-        memcpy(result, c->original, c->original_bytes);
+        memcpy(c->result, c->original, c->original_bytes);
 }
 
 static void start_run(struct timing *t)
@@ -297,8 +295,7 @@ static enum status run_all(struct bench *b, struct error *e)
     double share = (sysinfo_waited() - waited) / (clock_now(2) - started);
     if (share > NOTICEABLE)
         printf("other programs had the processor for %.0f %% of the time: what %u threads reach is "
-               "too "
-               "low\n",
+               "too low\n",
                100 * share, s->threads);
     return OK;
 }

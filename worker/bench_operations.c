@@ -9,22 +9,14 @@
 
 enum { ROWS = 64, KV_HEADS = 8 };
 
-/* This thread's rows. */
-static void share(int rows, int *from, int *to)
-{
-    *from = rows * omp_get_thread_num() / omp_get_num_threads();
-    *to = rows * (omp_get_thread_num() + 1) / omp_get_num_threads();
-}
-
 /* A run function that calls statement for each of this thread's rows r of n elements, and the
  * function that says which kernel that was. */
 #define OPERATION(name, member, statement)                                                         \
     static void run_##name(const struct bench_case *c, const struct bench_part *part)              \
     {                                                                                              \
-        int from, to;                                                                              \
+        int from = product_share(c->rows, 0), to = product_share(c->rows, 1);                      \
         size_t n = (size_t)c->n;                                                                   \
         (void)part;                                                                                \
-        share(c->rows, &from, &to);                                                                \
         for (size_t r = (size_t)from; r < (size_t)to; r++)                                         \
             statement;                                                                             \
         _Pragma("omp barrier")                                                                     \
@@ -73,12 +65,11 @@ static struct kv kv_head(const struct bench_case *c, size_t head)
 
 static void run_attention(const struct bench_case *c, const struct bench_part *part)
 {
-    int from, to;
+    int from = product_share(KV_HEADS, 0), to = product_share(KV_HEADS, 1);
     size_t size = (size_t)c->group * (size_t)c->head_dim;
     float *scores =
         (float *)c->scores + (size_t)omp_get_thread_num() * (size_t)c->group * (size_t)c->kv.n;
     (void)part;
-    share(KV_HEADS, &from, &to);
     for (size_t h = (size_t)from; h < (size_t)to; h++) {
         struct kv kv = kv_head(c, h);
         kernels.attention(FLOATS(c) + h * size, c->x + h * size, c->group, &kv, 0.125f, scores);

@@ -17,18 +17,12 @@ struct own {
     int first, end;
 };
 
-/* [share(n, 0), share(n, 1)) are this thread's of n. */
-static int share(int n, int next)
-{
-    return (int)((int64_t)n * (omp_get_thread_num() + next) / omp_get_num_threads());
-}
-
 static struct own own_rows(const struct scratch *s, int rows)
 {
     int thread = omp_get_thread_num();
     if (rows == 1 && omp_get_num_threads() <= s->batch)
         return (struct own){true, thread, thread + 1};
-    return (struct own){false, share(rows, 0), share(rows, 1)};
+    return (struct own){false, product_share(rows, 0), product_share(rows, 1)};
 }
 
 /* Ends steps that others read: without copies all rows must be there. */
@@ -57,15 +51,16 @@ static void norm_row(const struct model_config *c, const float *weight, const st
     product_prepare(p, s->prepared, r, n);
 }
 
-/* y = p RMSNorm(x) of the rows in s->x. */
-static void norm_product(const struct layer *l, const float *weight, const struct product *p,
-                         const struct own *own, struct scratch *s, float *const *y)
+/* y = p RMSNorm(x) of rows rows; a thread that works on a copy finds its row at x. */
+static void norm_product(const struct model_config *c, const float *weight, const struct product *p,
+                         const struct own *own, const float *x, int rows, struct scratch *s,
+                         float *const *y)
 {
-    size_t hidden = l->config->hidden;
+    size_t hidden = c->hidden;
     for (int r = own->first; r < own->end; r++)
-        norm_row(l->config, weight, p, s->x + (size_t)r * hidden, r, s);
+        norm_row(c, weight, p, x + (own->copy ? 0 : (size_t)r * hidden), r, s);
     finish_rows(own);
-    multiply(p, s, own, s->normed + (own->copy ? (size_t)own->first * hidden : 0), s->rows, y);
+    multiply(p, s, own, s->normed + (own->copy ? (size_t)own->first * hidden : 0), rows, y);
 }
 
 /* Bias, norm per head and rotation of heads of one row's queries or keys, v[heads][head_dim]. */
@@ -164,8 +159,8 @@ static void swiglu(const struct layer *l, const struct own *own, struct scratch 
 {
     size_t ffn = l->config->ffn;
     if (own->copy) {
-        int first = share((int)ffn / 16, 0) * 16;
-        int end = share((int)ffn / 16, 1) * 16;
+        int first = product_share((int)ffn / 16, 0) * 16;
+        int end = product_share((int)ffn / 16, 1) * 16;
         if (omp_get_thread_num() + 1 == omp_get_num_threads())
             end = (int)ffn;
         kernels.swiglu(s->gate + first, s->up + first, end - first);
@@ -198,12 +193,13 @@ static void forward(const struct layer *l, struct scratch *s)
     const struct model_config *c = l->config;
     const struct block_weights *w = l->weights;
     const struct own own = own_rows(s, s->rows);
+    const float *x = s->x + (own.copy ? (size_t)own.first * c->hidden : 0);
     copy_row(l, &own, s); /* before the first barrier; row 0 changes after it */
-    norm_product(l, w->attn_norm, &w->qkv, &own, s, (float *[]){s->q, s->k, s->v});
+    norm_product(c, w->attn_norm, &w->qkv, &own, x, s->rows, s, (float *[]){s->q, s->k, s->v});
     attend_all(l, s);
     out_product(&w->o, &own, s, s->attended, (size_t)c->heads * c->head_dim);
     add_residual(l, &own, s);
-    norm_product(l, w->ffn_norm, &w->gate_up, &own, s, (float *[]){s->gate, s->up});
+    norm_product(c, w->ffn_norm, &w->gate_up, &own, x, s->rows, s, (float *[]){s->gate, s->up});
     swiglu(l, &own, s);
     out_product(&w->down, &own, s, s->gate, c->ffn);
     add_residual(l, &own, s);
@@ -234,10 +230,6 @@ void layer_norm_product(const struct model_config *c, const float *norm_weight,
 #pragma omp parallel num_threads(threads)
     {
         const struct own own = own_rows(s, n_rows);
-        for (int r = own.first; r < own.end; r++)
-            norm_row(c, norm_weight, p, x + (own.copy ? 0 : (size_t)r * c->hidden), r, s);
-        finish_rows(&own);
-        multiply(p, s, &own, s->normed + (own.copy ? (size_t)own.first * c->hidden : 0), n_rows,
-                 (float *[]){y});
+        norm_product(c, norm_weight, p, &own, x, n_rows, s, (float *[]){y});
     }
 }

@@ -63,15 +63,19 @@ static void multiply_bands(const struct matrix *m, const void *prepared, const f
     kernels.product[m->type](m, prepared, x, tokens, first, last - first, y, (size_t)m->rows);
 }
 
+int product_share(int n, int next)
+{
+    return (int)((int64_t)n * (omp_get_thread_num() + next) / omp_get_num_threads());
+}
+
 void product_multiply(const struct product *p, void *const prepared[PRODUCT_MAX], const float *x,
                       int tokens, float *const *y)
 {
-    int64_t total = 0;
+    int total = 0;
     for (int i = 0; i < p->count; i++)
         total += bands_of(&p->m[i]);
     /* This thread's part of the bands of all matrices in a row. */
-    int from = (int)(total * omp_get_thread_num() / omp_get_num_threads());
-    int to = (int)(total * (omp_get_thread_num() + 1) / omp_get_num_threads());
+    int from = product_share(total, 0), to = product_share(total, 1);
     for (int i = 0; i < p->count; i++) {
         const struct matrix *m = &p->m[i];
         int bands = bands_of(m), last = to < bands ? to : bands;

@@ -35,6 +35,10 @@ void product_prepare(const struct product *p, void *const prepared[PRODUCT_MAX],
 void product_row(const struct product *p, void *const prepared[PRODUCT_MAX], int row,
                  void *out[PRODUCT_MAX]);
 
+/* [product_share(n, 0), product_share(n, 1)) are this thread's of n things that the threads of a
+ * parallel region share. */
+int product_share(int n, int next);
+
 /* y[i][t][r] = matrix i times x[t], for all tokens t. prepared: made of x by product_prepare.
  * Called by all threads of a parallel region, which share the bands of all matrices, each thread a
  * contiguous part; ends with a barrier. */
