@@ -31,7 +31,8 @@ struct kernels kernels;
         kernels.product[MATRIX_Q2_0] = kernels_product_q2_0_##isa;                                 \
     } while (0)
 
-#define FILL_CODE(isa) kernels.product[MATRIX_CODE] = kernels_product_code_##isa
+#define FILL_CODE(isa)   kernels.product[MATRIX_CODE] = kernels_product_code_##isa
+#define FILL_TABLES(isa) kernels.code_by_tables = kernels_code_by_tables_##isa
 
 static void fill_scalar(void)
 {
@@ -45,6 +46,7 @@ static void fill_scalar(void)
     FILL_VECTORS(scalar);
     FILL_BLOCKS(scalar);
     FILL_CODE(scalar);
+    FILL_TABLES(scalar);
 }
 
 /* What level does better than the ones before. */
@@ -56,20 +58,24 @@ static void fill(enum cpu_level level)
         FILL_VECTORS(avx2);
         FILL_BLOCKS(avx2);
         FILL_CODE(avx2);
+        FILL_TABLES(avx2);
         break;
     case CPU_AVX512:
         FILL_VECTORS(avx512);
         FILL_CODE(avx512);
+        FILL_TABLES(avx512);
         break;
     case CPU_AVX512VNNI:
         FILL_BLOCKS(avx512vnni);
         FILL_CODE(avx512vnni);
+        FILL_TABLES(avx512vnni);
         break;
 #elif defined(__aarch64__)
     case CPU_NEON:
         FILL_VECTORS(neon);
         FILL_BLOCKS(neon);
         FILL_CODE(neon);
+        FILL_TABLES(neon);
         break;
     case CPU_DOTPROD:
         FILL_BLOCKS(dotprod);

@@ -75,6 +75,10 @@ typedef void act_prepare_fn(const struct matrix *m, const float *x, void *prepar
 typedef void matrix_product_fn(const struct matrix *m, const void *prepared, const float *x, int tokens,
                                int row_first, int row_count, float *y, size_t y_stride);
 
+/* Whether the product of a CODE matrix with so many tokens, or fewer, works by look-up tables, which cost as
+ * much for a few rows as for all: threads then had better share tokens than rows, where there are enough. */
+typedef bool code_by_tables_fn(const struct matrix *m, int tokens);
+
 /* y[n] = x[n] / sqrt(mean(x^2) + eps) * weight[n] (RMSNorm, Zhang & Sennrich 2019). y may be x. */
 typedef void rms_norm_fn(float *y, const float *x, const float *weight, int n, float eps);
 
@@ -130,6 +134,7 @@ typedef void matrix_row_fn(const struct matrix *m, int r, float *out);
 struct kernels { /* filled once by kernels_init, read-only afterwards */
     act_prepare_fn *prepare[MATRIX_TYPES];
     matrix_product_fn *product[MATRIX_TYPES];
+    code_by_tables_fn *code_by_tables;
     matrix_row_fn *row[MATRIX_TYPES];
     rms_norm_fn *rms_norm;
     rope_fn *rope;

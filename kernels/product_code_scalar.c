@@ -78,3 +78,10 @@ KERNELS_PRODUCT(kernels_product_code_scalar)
               y + (size_t)t * y_stride + row_first);
     correction_add(m, x, tokens, row_first, row_count, y, y_stride);
 }
+
+KERNELS_BY_TABLES(kernels_code_by_tables_scalar)
+{
+    (void)m;
+    (void)tokens;
+    return true;
+}

@@ -10,6 +10,7 @@
 #define KERNELS_PRODUCT(name)                                                                      \
     void name(const struct matrix *m, const void *prepared, const float *x, int tokens,            \
               int row_first, int row_count, float *y, size_t y_stride)
+#define KERNELS_BY_TABLES(name) bool name(const struct matrix *m, int tokens)
 #define KERNELS_RMS_NORM(name)                                                                     \
     void name(float *y, const float *x, const float *weight, int n, float eps)
 #define KERNELS_ATTENTION(name)                                                                    \
@@ -35,21 +36,27 @@
     KERNELS_PRODUCT(kernels_product_q4_0_##isa);                                                   \
     KERNELS_PRODUCT(kernels_product_q1_0_##isa);                                                   \
     KERNELS_PRODUCT(kernels_product_q2_0_##isa)
-#define KERNELS_CODE(isa) KERNELS_PRODUCT(kernels_product_code_##isa)
+#define KERNELS_CODE(isa)   KERNELS_PRODUCT(kernels_product_code_##isa)
+#define KERNELS_TABLES(isa) KERNELS_BY_TABLES(kernels_code_by_tables_##isa)
 
 KERNELS_VECTORS(scalar);
 KERNELS_BLOCKS(scalar);
 KERNELS_CODE(scalar);
+KERNELS_TABLES(scalar);
 KERNELS_VECTORS(avx2);
 KERNELS_BLOCKS(avx2);
 KERNELS_CODE(avx2);
+KERNELS_TABLES(avx2);
 KERNELS_VECTORS(avx512);
 KERNELS_CODE(avx512);
+KERNELS_TABLES(avx512);
 KERNELS_BLOCKS(avx512vnni);
 KERNELS_CODE(avx512vnni);
+KERNELS_TABLES(avx512vnni);
 KERNELS_VECTORS(neon);
 KERNELS_BLOCKS(neon);
 KERNELS_CODE(neon);
+KERNELS_TABLES(neon);
 KERNELS_BLOCKS(dotprod);
 KERNELS_CODE(dotprod);
 KERNELS_CODE(i8mm);

@@ -5,6 +5,8 @@
 #include <omp.h>
 #include <stdint.h>
 
+#define SHARE_TOKENS 4 /* for each thread, to be shared instead of rows */
+
 void product_plan(struct product *p)
 {
     for (int i = 0; i < p->count; i++) {
@@ -54,6 +56,24 @@ static int bands_of(const struct matrix *m)
     return (m->rows - 1) / MATRIX_BAND + 1;
 }
 
+/* Whether threads share the tokens of a product instead of its rows. Each token's tables are then
+ * built by one thread, not by all; with fewer tokens the threads that have one more would be waited
+ * for longer than that saves. */
+static bool shares_tokens(const struct matrix *m, int tokens)
+{
+    return m->type == MATRIX_CODE && tokens >= SHARE_TOKENS * omp_get_num_threads() &&
+           kernels.code_by_tables(m, tokens);
+}
+
+static void multiply_tokens(const struct matrix *m, const void *prepared, const float *x,
+                            int tokens, float *y)
+{
+    int first = product_share(tokens, 0), end = product_share(tokens, 1);
+    kernels.product[m->type](m, (const char *)prepared + (size_t)first * act_bytes(m),
+                             x + (size_t)first * (size_t)m->cols, end - first, 0, m->rows,
+                             y + (size_t)first * (size_t)m->rows, (size_t)m->rows);
+}
+
 /* One call for a whole run of bands: look-up tables of codes are built once a call. */
 static void multiply_bands(const struct matrix *m, const void *prepared, const float *x, int tokens,
                            int from, int to, float *y)
@@ -71,14 +91,18 @@ int product_share(int n, int next)
 void product_multiply(const struct product *p, void *const prepared[PRODUCT_MAX], const float *x,
                       int tokens, float *const *y)
 {
-    int total = 0;
-    for (int i = 0; i < p->count; i++)
-        total += bands_of(&p->m[i]);
+    int bands_shared[PRODUCT_MAX], total = 0;
+    for (int i = 0; i < p->count; i++) {
+        bands_shared[i] = shares_tokens(&p->m[i], tokens) ? 0 : bands_of(&p->m[i]);
+        total += bands_shared[i];
+    }
     /* This thread's part of the bands of all matrices in a row. */
     int from = product_share(total, 0), to = product_share(total, 1);
     for (int i = 0; i < p->count; i++) {
         const struct matrix *m = &p->m[i];
-        int bands = bands_of(m), last = to < bands ? to : bands;
+        int bands = bands_shared[i], last = to < bands ? to : bands;
+        if (!bands)
+            multiply_tokens(m, prepared[p->slot[i]], x, tokens, y[i]);
         if (from < last)
             multiply_bands(m, prepared[p->slot[i]], x, tokens, from, last, y[i]);
         from = from > bands ? from - bands : 0;

@@ -41,7 +41,7 @@ int product_share(int n, int next);
 
 /* y[i][t][r] = matrix i times x[t], for all tokens t. prepared: made of x by product_prepare.
  * Called by all threads of a parallel region, which share the bands of all matrices, each thread a
- * contiguous part; ends with a barrier. */
+ * contiguous part, or the tokens where a kernel says that this is better; ends with a barrier. */
 void product_multiply(const struct product *p, void *const prepared[PRODUCT_MAX], const float *x,
                       int tokens, float *const *y);
 

@@ -115,3 +115,11 @@ KERNELS_PRODUCT(kernels_product_code_neon)
                        row_count, y + (size_t)t * y_stride + row_first);
     correction_add(m, x, tokens, row_first, row_count, y, y_stride);
 }
+
+/* Never for as many tokens as threads could share. */
+KERNELS_BY_TABLES(kernels_code_by_tables_neon)
+{
+    (void)m;
+    (void)tokens;
+    return false;
+}

@@ -364,3 +364,8 @@ KERNELS_PRODUCT(kernels_product_code_avx2)
         by_table(m, prepared, tokens, row_first, row_count, y + row_first, y_stride);
     correction_add(m, x, tokens, row_first, row_count, y, y_stride);
 }
+
+KERNELS_BY_TABLES(kernels_code_by_tables_avx2)
+{
+    return !tile_pays(m->d, tokens);
+}

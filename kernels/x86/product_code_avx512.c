@@ -89,14 +89,24 @@ static void apart_add(const struct matrix *m, const struct book *book, const str
         apart[i] = _mm512_loadu_ps(sums + 16 * i);
 }
 
+static bool tile_pays(int d, int tokens)
+{
+    return d <= 3 && tokens >= 8;
+}
+
 KERNELS_PRODUCT(kernels_product_code_avx512)
 {
     struct book book;
-    if (m->d <= 3 && tokens >= 8) {
+    if (tile_pays(m->d, tokens)) {
         kernels_product_code_avx2(m, prepared, x, tokens, row_first, row_count, y, y_stride);
         return;
     }
     book_fill(m, &book);
     by_table(m, &book, prepared, tokens, row_first, row_count, y + row_first, y_stride);
     correction_add(m, x, tokens, row_first, row_count, y, y_stride);
+}
+
+KERNELS_BY_TABLES(kernels_code_by_tables_avx512)
+{
+    return !tile_pays(m->d, tokens);
 }

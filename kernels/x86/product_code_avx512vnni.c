@@ -112,8 +112,10 @@ static void tables_build(const struct book *book, const int8_t *q, int d, int gr
 {
     uint8_t unsigned_q[CHUNK * MAX_D + 64];
     for (int i = 0; i < groups * d; i += 64) {
-        __m512i x = _mm512_xor_si512(_mm512_loadu_si512(q + i), _mm512_set1_epi8(-128));
-        _mm512_storeu_si512(unsigned_q + i, x);
+        int left = groups * d - i;
+        __mmask64 mask = left >= 64 ? UINT64_MAX : (1ull << left) - 1;
+        __m512i x = _mm512_maskz_loadu_epi8(mask, q + i);
+        _mm512_storeu_si512(unsigned_q + i, _mm512_xor_si512(x, _mm512_set1_epi8(-128)));
     }
     if (d <= 4)
         quads_build(book, unsigned_q, d, 1, groups, table);
@@ -307,4 +309,9 @@ KERNELS_PRODUCT(kernels_product_code_avx512vnni)
     else
         by_table(m, &book, prepared, tokens, row_first, row_count, y + row_first, y_stride);
     correction_add(m, x, tokens, row_first, row_count, y, y_stride);
+}
+
+KERNELS_BY_TABLES(kernels_code_by_tables_avx512vnni)
+{
+    return !tile_pays(m->d, tokens);
 }
