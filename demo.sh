@@ -69,10 +69,11 @@ compressed_row() {
         "$(json_get "$out/$2.json" bits_per_weight)"
 }
 
-title "Four ranks compress models/demo, each its own blocks"
+title "Four ranks compress models/demo together"
 echo "Here and below, for mpirun on one machine:"
 echo "\$ . scripts/mpi-env.sh"
 show mpirun -n 4 "$sbit" compress models/demo -o "$out/code-2.gguf" --method code --bits 2 \
+    --calib-tokens 32768 \
     --json "$out/code-2.json"
 
 title "One rank tells a story with the compressed model"
@@ -96,8 +97,13 @@ printf 'Same text, and the same bits in every logit: hash %s on one rank and on 
 title "How much each method keeps"
 # Name, method and bits of the files to compare; code at 2 bits is there already.
 while read -r name method bits; do
+    more="--calib-tokens 32768"
+    if [ "$method" = sign ]; then # never calibrated
+        more=""
+    fi
+    # shellcheck disable=SC2086
     logged "$out/$name.log" "$sbit" compress models/demo -o "$out/$name.gguf" \
-        --method "$method" ${bits:+--bits "$bits"} --json "$out/$name.json"
+        --method "$method" ${bits:+--bits "$bits"} $more --json "$out/$name.json"
 done <<'LIST'
 q4_0 q4_0
 sign sign

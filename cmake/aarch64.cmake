@@ -5,7 +5,8 @@
 #   dpkg --add-architecture arm64 && apt-get update
 #   apt-get install gcc-aarch64-linux-gnu libopenmpi-dev:arm64 libprotobuf-c-dev:arm64 \
 #       liblz4-dev:arm64 libxxhash-dev:arm64 libjansson-dev:arm64 libpcre2-dev:arm64 \
-#       libutf8proc-dev:arm64 libcmocka-dev:arm64 protobuf-c-compiler
+#       libutf8proc-dev:arm64 libopenblas-openmp-dev:arm64 libcmocka-dev:arm64 \
+#       protobuf-c-compiler
 #
 # On a Pi itself the preset "release" is all that is needed.
 set(CMAKE_SYSTEM_NAME Linux)

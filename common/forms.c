@@ -12,7 +12,8 @@ static const struct {
     [UNIT_CODE] = {"code", DTYPE_I8},   [UNIT_SIGN] = {"sign", DTYPE_Q1_0},
     [UNIT_Q8_0] = {"q8_0", DTYPE_Q8_0}, [UNIT_Q4_0] = {"q4_0", DTYPE_Q4_0},
     [UNIT_F16] = {"f16", DTYPE_F16},    [UNIT_F32] = {"f32", DTYPE_F32},
-    [UNIT_BF16] = {"bf16", DTYPE_BF16},
+    [UNIT_BF16] = {"bf16", DTYPE_BF16}, [UNIT_Q2_0] = {"q2_0", DTYPE_Q2_0},
+    [UNIT_Q1_0] = {"q1_0", DTYPE_Q1_0},
 };
 
 enum { N_METHODS = sizeof methods / sizeof methods[0] };
@@ -83,4 +84,11 @@ enum status form_of(struct form *f, enum unit_method method, uint32_t d, double 
         return sign_form(f, outliers, rows, cols, e);
     uint64_t dim[2] = {cols, rows};
     return add(f, ".weight", methods[method].dtype, vector ? 1 : 2, dim, e);
+}
+
+void form_add_columns(struct form *f, uint64_t cols)
+{
+    struct form_tensor *t = &f->tensor[f->n++];
+    *t = (struct form_tensor){".code_in", DTYPE_F16, 1, {cols, 1, 1, 1}, cols * sizeof(uint16_t)};
+    f->bytes += t->bytes;
 }

@@ -34,6 +34,10 @@ struct form {
 enum status form_of(struct form *f, enum unit_method method, uint32_t d, double outliers,
                     uint64_t rows, uint64_t cols, bool vector, struct error *e);
 
+/* Adds the column scales ".code_in" [cols] to the form of a UNIT_CODE matrix, behind ".code_out".
+ * cols as given to form_of. */
+void form_add_columns(struct form *f, uint64_t cols);
+
 /* The element type of a method's main tensor (I8 for codes). */
 enum dtype form_dtype(enum unit_method method);
 /* "code", "sign", "q8_0", ... */

@@ -219,6 +219,10 @@ static enum status dispatch(struct loop *loop, struct message *m, struct error *
     case MSG_TOKENS:
     case MSG_HIDDEN:
     case MSG_COMPRESS:
+    case MSG_CALIB:
+    case MSG_MOMENTS:
+    case MSG_PART:
+    case MSG_GRADIENT:
         return loop->failed ? OK : give(loop, &loop->worker, "worker", m, e);
     default:
         return give(loop, &loop->coordinator, "coordinator", m, e);

@@ -29,18 +29,29 @@ uint64_t sysinfo_ram(void)
     return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
-uint64_t sysinfo_peak_rss(void)
+/* The number in the line that begins with name, which is in kB, in bytes; 0 when there is none. */
+static uint64_t read_kib(const char *path, const char *name)
 {
     unsigned long long kib = 0;
     char line[256];
-    FILE *f = fopen("/proc/self/status", "r");
+    FILE *f = fopen(path, "r");
     if (!f)
         return 0;
     while (fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1)
+        if (!strncmp(line, name, strlen(name)) && sscanf(line + strlen(name), "%llu", &kib) == 1)
             break;
     fclose(f);
     return (uint64_t)kib * 1024;
+}
+
+uint64_t sysinfo_available(void)
+{
+    return read_kib("/proc/meminfo", "MemAvailable:");
+}
+
+uint64_t sysinfo_peak_rss(void)
+{
+    return read_kib("/proc/self/status", "VmHWM:");
 }
 
 double sysinfo_waited(void)

@@ -102,6 +102,8 @@ enum status weights_sort(struct weights *w, struct error *e)
 const struct tensor *weights_find(const struct weights *w, const char *name)
 {
     struct tensor wanted = {.name = (char *)name};
+    if (w->n_tensors == 0) /* and the array may be NULL, which bsearch does not take */
+        return NULL;
     return bsearch(&wanted, w->tensors, w->n_tensors, sizeof *w->tensors, compare_tensors);
 }
 

@@ -1,6 +1,6 @@
 /* Frames: length, header, payload. Owns the limits on a header (size, memory, version, kind) and
- * the table of kinds; what stands in a body is the business of wire_control.c and
- * wire_activation.c. Knows nothing of who sends what when. */
+ * the table of kinds; what stands in a body is the business of wire_control.c,
+ * wire_calib.c and wire_activation.c. Knows nothing of who sends what when. */
 #include "common/wire.h"
 
 #include <endian.h>
@@ -30,10 +30,18 @@ static const struct {
     [MSG_ASK_STATS] = {"ASK_STATS", NULL, NULL, false},
     [MSG_STATS] = {"STATS", wire_pack_stats, wire_unpack_stats, false},
     [MSG_COMPRESS] = {"COMPRESS", wire_pack_compress, wire_unpack_compress, false},
-    [MSG_TENSOR] = {"TENSOR", wire_pack_tensor, wire_unpack_tensor, true},
+    [MSG_TENSOR] = {"TENSOR", wire_pack_part, wire_unpack_part, true},
     [MSG_UNIT_DONE] = {"UNIT_DONE", wire_pack_unit_done, wire_unpack_unit_done, false},
     [MSG_ERROR] = {"ERROR", wire_pack_error, wire_unpack_error, false},
     [MSG_STOP] = {"STOP", wire_pack_stop, wire_unpack_stop, false},
+    [MSG_CALIB] = {"CALIB", wire_pack_calib, wire_unpack_calib, true},
+    [MSG_MOMENTS] = {"MOMENTS", wire_pack_moments, wire_unpack_moments, true},
+    [MSG_PART] = {"PART", wire_pack_part, wire_unpack_part, true},
+    [MSG_MEASURED] = {"MEASURED", wire_pack_measured, wire_unpack_measured, false},
+    [MSG_GRADIENT] = {"GRADIENT", wire_pack_gradient, wire_unpack_gradient, true},
+    [MSG_TUNED] = {"TUNED", wire_pack_tuned, wire_unpack_tuned, false},
+    [MSG_WANT] = {"WANT", wire_pack_want, wire_unpack_want, false},
+    [MSG_PROBED] = {"PROBED", wire_pack_probed, wire_unpack_probed, false},
 };
 
 const char *message_name(enum message_kind kind)

@@ -12,10 +12,12 @@
 #include <stdint.h>
 
 #include "common/cache.h"
+#include "common/codebook.h"
 #include "common/error.h"
+#include "common/recipe.h"
 #include "common/transport.h"
 
-#define WIRE_VERSION 2u
+#define WIRE_VERSION 3u
 #define WIRE_HEADER_MAX 65536u
 #define WIRE_PAYLOAD_MAX (1u << 30)                      /* bytes of f32 activations or logits */
 #define WIRE_FRAME_MAX (WIRE_PAYLOAD_MAX + WIRE_HEADER_MAX + 4u) /* bytes of a whole frame */
@@ -39,6 +41,14 @@ enum message_kind {
     MSG_UNIT_DONE, /* rank -> 0: a unit is complete; its error sums */
     MSG_ERROR,     /* rank -> 0: I failed, and why */
     MSG_STOP,      /* 0 -> rank: the job is over */
+    MSG_CALIB,     /* 0 -> rank, before COMPRESS: the calibration text; payload u32, see below */
+    MSG_MOMENTS,   /* rank <-> 0: floats of a node of moments, or of the sum of all */
+    MSG_PART,      /* rank -> every other rank: bytes of a tensor that all work on together */
+    MSG_MEASURED,  /* 0 -> 0: what the measuring pass says of a matrix */
+    MSG_GRADIENT,  /* rank <-> 0: gradients of a window while distilling, or their sum; f32 */
+    MSG_TUNED,     /* 0 -> 0: a step of distilling is done */
+    MSG_WANT,      /* rank -> 0: send me the finished units of this block, as PART */
+    MSG_PROBED,    /* rank -> 0: how long parts of a calibrated compression take */
     MSG_KINDS
 };
 
@@ -49,6 +59,7 @@ struct msg_hello {
     char cpu[64];      /* kernel variant */
     uint32_t cores;    /* usable by this process */
     uint64_t ram_bytes;
+    uint64_t available_bytes; /* of them, when the rank began; 0: unknown */
 };
 
 enum wire_type { WIRE_F32, WIRE_F16, WIRE_Q8 };
@@ -124,8 +135,21 @@ struct compress_unit { /* one matrix, or one tensor copied as it is */
     uint32_t method;   /* enum unit_method */
     uint32_t d;        /* UNIT_CODE */
     uint32_t index;    /* place in the coordinator's list */
+    bool shared;       /* calibrated: all ranks work on it together, and all of them get it */
+    bool columns;      /* UNIT_CODE: with column scales (the form has .code_in) */
+    bool done;         /* shared: finished by an earlier run; its bytes come on WANT */
 };
-enum unit_method { UNIT_CODE, UNIT_SIGN, UNIT_Q8_0, UNIT_Q4_0, UNIT_F16, UNIT_F32, UNIT_BF16 };
+enum unit_method {
+    UNIT_CODE,
+    UNIT_SIGN,
+    UNIT_Q8_0,
+    UNIT_Q4_0,
+    UNIT_F16,
+    UNIT_F32,
+    UNIT_BF16,
+    UNIT_Q2_0,
+    UNIT_Q1_0
+};
 
 struct msg_compress {
     char path[WIRE_TEXT_MAX];
@@ -137,7 +161,7 @@ struct msg_compress {
     struct compress_unit units[WIRE_UNITS_MAX];
 };
 
-struct msg_tensor {
+struct msg_part { /* of MSG_TENSOR and MSG_PART */
     uint32_t unit;
     char suffix[32];    /* ".code", ".code_out", ".weight", ...: appended to the base name */
     uint64_t offset;    /* where the payload stands inside the tensor */
@@ -147,6 +171,64 @@ struct msg_unit_done {
     uint32_t unit;
     double error2, weight2; /* sums over the matrix of (w - w')^2 and w^2 */
     double seconds;
+    /* Under the curvature of the inputs (struct band_loss of the workers); zeros uncalibrated. */
+    double signal, rounded, fed, final;
+};
+
+/* Payload: u32 length[windows], then the tokens of all windows one after the other. */
+struct msg_calib {
+    char path[WIRE_TEXT_MAX];
+    uint64_t model_hash;
+    char recipe[RECIPE_TEXT_MAX]; /* recipe_text */
+    uint32_t context;             /* most tokens of a window */
+    uint32_t windows;             /* at least 1 */
+    uint32_t threads;
+    uint32_t embeddings;          /* enum unit_method in which the file will hold them */
+    bool measure;                 /* MSG_MEASURED of every matrix is wanted before COMPRESS */
+    bool probe;                   /* only PROBED is wanted, for matrices of this form: */
+    uint32_t method, d;           /* enum unit_method */
+    bool spill;                   /* activations rest on disk */
+    uint64_t moment_floats; /* of a product's second moments at most, in blocks; 0: they are full */
+};
+
+/* Payload: floats. */
+struct msg_moments {
+    uint32_t block, step;
+    bool measuring;        /* of the measuring pass */
+    uint32_t first, count; /* lanes of the node */
+    uint64_t tokens;       /* that were added to it */
+    bool cross;            /* of C, else of H */
+    uint64_t offset;       /* where the payload stands inside the matrix, in floats */
+};
+
+struct msg_measured {
+    uint32_t block, kind; /* enum tensor_kind */
+    bool columns;         /* column scales pay */
+    double loss[CODEBOOK_COUNT]; /* per weight, by place in codebook_table; zeros with importance */
+    bool importance;      /* sent after the losses of all matrices: */
+    double energy;        /* ... what a loss of 1 costs */
+};
+
+struct msg_gradient {
+    uint32_t step;
+    uint32_t lane; /* whose window it is; in the sum for all: how many lanes there are */
+    double kl;     /* summed over the window's tokens, or over the step's */
+};
+
+struct msg_tuned {
+    uint32_t step, steps; /* steps that are done, of how many */
+    double kl;            /* mean over the tokens of the step, before it */
+};
+
+struct msg_want {
+    uint32_t block;
+};
+
+struct msg_probed { /* seconds, by all threads of the rank */
+    double forward; /* a token through a block, in one stream */
+    double moments; /* a token into H of the four steps of a block */
+    double factor;  /* curvature and correction of q, k, v */
+    double search;  /* a row of q */
 };
 
 struct msg_error {
@@ -171,10 +253,17 @@ struct message {
         struct msg_pong pong;
         struct msg_stats stats;
         struct msg_compress compress;
-        struct msg_tensor tensor;
+        struct msg_part tensor, part;
         struct msg_unit_done unit_done;
         struct msg_error error;
         struct msg_stop stop;
+        struct msg_calib calib;
+        struct msg_moments moments;
+        struct msg_measured measured;
+        struct msg_gradient gradient;
+        struct msg_tuned tuned;
+        struct msg_want want;
+        struct msg_probed probed;
     };
     const void *payload; /* borrowed on sending; inside bytes when received */
     size_t payload_bytes;
@@ -188,8 +277,9 @@ const char *message_name(enum message_kind kind);
  * terminator, more runs or units than allowed, a frame over the limits), ERR_UNSUPPORTED. */
 enum status message_encode(const struct message *m, uint8_t **bytes, size_t *size, struct error *e);
 /* Reads a received frame; takes f->bytes in any case. Strings are terminated, counts within
- * their arrays, sums of run counts equal rows or token counts. The payload is aligned for any
- * type (it is moved to the front of the frame). Errors: ERR_PEER naming the sender. */
+ * their arrays, sums of run counts equal rows or token counts, sums of window lengths the
+ * tokens that came. The payload is aligned for any type (it is moved to the front of the frame).
+ * Errors: ERR_PEER naming the sender. */
 enum status message_decode(struct message *m, struct frame *f, struct error *e);
 /* Frees what decode took; accepts a zeroed message. */
 void message_release(struct message *m);

@@ -5,10 +5,10 @@
 
 #include "common/wire_internal.h"
 
-static const char too_long[] = "a text in it is too long";
-static const char not_finite[] = "a number in it is not finite";
+const char wire_too_long[] = "a text in it is too long";
+const char wire_not_finite[] = "a number in it is not finite";
 
-static char *pack_text(struct wire_scratch *s, const char *text, size_t size)
+char *wire_pack_text(struct wire_scratch *s, const char *text, size_t size)
 {
     if (!memchr(text, 0, size)) {
         s->bad_text = true;
@@ -17,8 +17,7 @@ static char *pack_text(struct wire_scratch *s, const char *text, size_t size)
     return (char *)text;
 }
 
-/* Copies a string into its array of size bytes; false when it does not fit with its terminator. */
-static bool take_name(char *out, size_t size, const char *in)
+bool wire_take_name(char *out, size_t size, const char *in)
 {
     size_t length = strlen(in);
     if (length >= size)
@@ -31,7 +30,7 @@ static bool take_name(char *out, size_t size, const char *in)
  * play with another's terminal. */
 static bool take_text(char *out, size_t size, const char *in)
 {
-    if (!take_name(out, size, in))
+    if (!wire_take_name(out, size, in))
         return false;
     for (char *c = out; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
@@ -44,11 +43,12 @@ void wire_pack_hello(const struct message *m, Sbit__Header *h, struct wire_scrat
     const struct msg_hello *x = &m->hello;
     sbit__hello__init(&s->hello);
     s->hello.protocol = x->protocol;
-    s->hello.version = pack_text(s, x->version, sizeof x->version);
-    s->hello.host = pack_text(s, x->host, sizeof x->host);
-    s->hello.cpu = pack_text(s, x->cpu, sizeof x->cpu);
+    s->hello.version = wire_pack_text(s, x->version, sizeof x->version);
+    s->hello.host = wire_pack_text(s, x->host, sizeof x->host);
+    s->hello.cpu = wire_pack_text(s, x->cpu, sizeof x->cpu);
     s->hello.cores = x->cores;
     s->hello.ram_bytes = x->ram_bytes;
+    s->hello.available_bytes = x->available_bytes;
     h->hello = &s->hello;
 }
 
@@ -58,10 +58,11 @@ const char *wire_unpack_hello(struct message *m, const Sbit__Header *h)
     x->protocol = h->hello->protocol;
     x->cores = h->hello->cores;
     x->ram_bytes = h->hello->ram_bytes;
+    x->available_bytes = h->hello->available_bytes;
     if (!take_text(x->version, sizeof x->version, h->hello->version) ||
         !take_text(x->host, sizeof x->host, h->hello->host) ||
         !take_text(x->cpu, sizeof x->cpu, h->hello->cpu))
-        return too_long;
+        return wire_too_long;
     return NULL;
 }
 
@@ -70,7 +71,7 @@ void wire_pack_assign(const struct message *m, Sbit__Header *h, struct wire_scra
     const struct msg_assign *x = &m->assign;
     sbit__assign__init(&s->assign);
     s->assign.job = x->job;
-    s->assign.path = pack_text(s, x->path, sizeof x->path);
+    s->assign.path = wire_pack_text(s, x->path, sizeof x->path);
     s->assign.model_hash = x->model_hash;
     s->assign.first_block = x->first_block;
     s->assign.block_count = x->block_count;
@@ -115,7 +116,7 @@ const char *wire_unpack_assign(struct message *m, const Sbit__Header *h)
         return "its blocks end beyond 32 bits";
     if (b->next_rank > INT32_MAX)
         return "its next rank does not exist";
-    return take_name(x->path, sizeof x->path, b->path) ? NULL : too_long;
+    return wire_take_name(x->path, sizeof x->path, b->path) ? NULL : wire_too_long;
 }
 
 void wire_pack_ready(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
@@ -134,20 +135,20 @@ const char *wire_unpack_ready(struct message *m, const Sbit__Header *h)
 void wire_pack_pong(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
     sbit__pong__init(&s->pong);
-    s->pong.doing = pack_text(s, m->pong.doing, sizeof m->pong.doing);
+    s->pong.doing = wire_pack_text(s, m->pong.doing, sizeof m->pong.doing);
     h->pong = &s->pong;
 }
 
 const char *wire_unpack_pong(struct message *m, const Sbit__Header *h)
 {
-    return take_text(m->pong.doing, sizeof m->pong.doing, h->pong->doing) ? NULL : too_long;
+    return take_text(m->pong.doing, sizeof m->pong.doing, h->pong->doing) ? NULL : wire_too_long;
 }
 
 void wire_pack_stats(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
     const struct msg_stats *x = &m->stats;
     sbit__stats__init(&s->stats);
-    s->stats.host = pack_text(s, x->host, sizeof x->host);
+    s->stats.host = wire_pack_text(s, x->host, sizeof x->host);
     s->stats.first_block = x->first_block;
     s->stats.block_count = x->block_count;
     s->stats.peak_rss_bytes = x->peak_rss_bytes;
@@ -172,15 +173,15 @@ const char *wire_unpack_stats(struct message *m, const Sbit__Header *h)
     x->sent_bytes = b->sent_bytes;
     x->sent_raw_bytes = b->sent_raw_bytes;
     if (!isfinite(b->compute_s) || !isfinite(b->wait_s))
-        return not_finite;
-    return take_text(x->host, sizeof x->host, b->host) ? NULL : too_long;
+        return wire_not_finite;
+    return take_text(x->host, sizeof x->host, b->host) ? NULL : wire_too_long;
 }
 
 void wire_pack_compress(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
     const struct msg_compress *x = &m->compress;
     sbit__compress__init(&s->compress);
-    s->compress.path = pack_text(s, x->path, sizeof x->path);
+    s->compress.path = wire_pack_text(s, x->path, sizeof x->path);
     s->compress.model_hash = x->model_hash;
     s->compress.outliers = x->outliers;
     s->compress.threads = x->threads;
@@ -188,10 +189,13 @@ void wire_pack_compress(const struct message *m, Sbit__Header *h, struct wire_sc
     for (uint32_t i = 0; i < x->n_units; i++) {
         const struct compress_unit *unit = &x->units[i];
         sbit__unit__init(&s->unit[i]);
-        s->unit[i].name = pack_text(s, unit->name, sizeof unit->name);
+        s->unit[i].name = wire_pack_text(s, unit->name, sizeof unit->name);
         s->unit[i].method = unit->method;
         s->unit[i].d = unit->d;
         s->unit[i].index = unit->index;
+        s->unit[i].shared = unit->shared;
+        s->unit[i].columns = unit->columns;
+        s->unit[i].done = unit->done;
         s->unit_list[i] = &s->unit[i];
     }
     s->compress.n_units = x->n_units;
@@ -204,11 +208,18 @@ static const char *unpack_unit(struct compress_unit *x, const Sbit__Unit *b)
     x->method = b->method;
     x->d = b->d;
     x->index = b->index;
-    if (b->method > UNIT_BF16)
+    x->shared = b->shared;
+    x->columns = b->columns;
+    x->done = b->done;
+    if (b->method > UNIT_Q1_0)
         return "it asks for an unknown method";
     if (b->method == UNIT_CODE && (b->d < 1 || b->d > 16))
         return "it asks for codes of an unknown length";
-    return take_name(x->name, sizeof x->name, b->name) ? NULL : too_long;
+    if (b->columns && b->method != UNIT_CODE)
+        return "it asks for column scales beside no codes";
+    if (b->done && !b->shared)
+        return "it asks for what is done";
+    return wire_take_name(x->name, sizeof x->name, b->name) ? NULL : wire_too_long;
 }
 
 const char *wire_unpack_compress(struct message *m, const Sbit__Header *h)
@@ -229,60 +240,74 @@ const char *wire_unpack_compress(struct message *m, const Sbit__Header *h)
         if (wrong)
             return wrong;
     }
-    return take_name(x->path, sizeof x->path, b->path) ? NULL : too_long;
+    return wire_take_name(x->path, sizeof x->path, b->path) ? NULL : wire_too_long;
 }
 
-void wire_pack_tensor(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
+/* TENSOR and PART, whose bodies lie at the same place of their unions. */
+void wire_pack_part(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
-    sbit__tensor__init(&s->tensor);
-    s->tensor.unit = m->tensor.unit;
-    s->tensor.suffix = pack_text(s, m->tensor.suffix, sizeof m->tensor.suffix);
-    s->tensor.offset = m->tensor.offset;
-    h->tensor = &s->tensor;
+    sbit__part__init(&s->part);
+    s->part.unit = m->part.unit;
+    s->part.suffix = wire_pack_text(s, m->part.suffix, sizeof m->part.suffix);
+    s->part.offset = m->part.offset;
+    h->part = &s->part;
 }
 
-const char *wire_unpack_tensor(struct message *m, const Sbit__Header *h)
+const char *wire_unpack_part(struct message *m, const Sbit__Header *h)
 {
-    m->tensor.unit = h->tensor->unit;
-    m->tensor.offset = h->tensor->offset;
-    if (h->tensor->offset > (uint64_t)INT64_MAX - m->payload_bytes)
+    m->part.unit = h->part->unit;
+    m->part.offset = h->part->offset;
+    if (h->part->offset > (uint64_t)INT64_MAX - m->payload_bytes)
         return "its bytes end beyond any file";
-    return take_name(m->tensor.suffix, sizeof m->tensor.suffix, h->tensor->suffix) ? NULL
-                                                                                   : too_long;
+    return wire_take_name(m->part.suffix, sizeof m->part.suffix, h->part->suffix) ? NULL
+                                                                                  : wire_too_long;
 }
 
 void wire_pack_unit_done(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
+    const struct msg_unit_done *x = &m->unit_done;
     sbit__unit_done__init(&s->unit_done);
-    s->unit_done.unit = m->unit_done.unit;
-    s->unit_done.error2 = m->unit_done.error2;
-    s->unit_done.weight2 = m->unit_done.weight2;
-    s->unit_done.seconds = m->unit_done.seconds;
+    s->unit_done.unit = x->unit;
+    s->unit_done.error2 = x->error2;
+    s->unit_done.weight2 = x->weight2;
+    s->unit_done.seconds = x->seconds;
+    s->unit_done.signal = x->signal;
+    s->unit_done.rounded = x->rounded;
+    s->unit_done.fed = x->fed;
+    s->unit_done.final = x->final;
     h->unit_done = &s->unit_done;
 }
 
 const char *wire_unpack_unit_done(struct message *m, const Sbit__Header *h)
 {
     const Sbit__UnitDone *b = h->unit_done;
-    m->unit_done.unit = b->unit;
-    m->unit_done.error2 = b->error2;
-    m->unit_done.weight2 = b->weight2;
-    m->unit_done.seconds = b->seconds;
-    return isfinite(b->error2) && isfinite(b->weight2) && isfinite(b->seconds) ? NULL : not_finite;
+    struct msg_unit_done *x = &m->unit_done;
+    x->unit = b->unit;
+    x->error2 = b->error2;
+    x->weight2 = b->weight2;
+    x->seconds = b->seconds;
+    x->signal = b->signal;
+    x->rounded = b->rounded;
+    x->fed = b->fed;
+    x->final = b->final;
+    bool finite = isfinite(b->error2) && isfinite(b->weight2) && isfinite(b->seconds) &&
+                  isfinite(b->signal) && isfinite(b->rounded) && isfinite(b->fed) &&
+                  isfinite(b->final);
+    return finite ? NULL : wire_not_finite;
 }
 
 void wire_pack_error(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
 {
     sbit__error__init(&s->error);
     s->error.status = m->error.status;
-    s->error.text = pack_text(s, m->error.text, sizeof m->error.text);
+    s->error.text = wire_pack_text(s, m->error.text, sizeof m->error.text);
     h->error = &s->error;
 }
 
 const char *wire_unpack_error(struct message *m, const Sbit__Header *h)
 {
     m->error.status = h->error->status;
-    return take_text(m->error.text, sizeof m->error.text, h->error->text) ? NULL : too_long;
+    return take_text(m->error.text, sizeof m->error.text, h->error->text) ? NULL : wire_too_long;
 }
 
 void wire_pack_stop(const struct message *m, Sbit__Header *h, struct wire_scratch *s)

@@ -60,10 +60,14 @@ const char *report_ratio(char out[128], uint64_t bytes, double others, const cha
 /* Whether report_write_json could write there, as far as can be told before the work. NULL is
  * fine. */
 enum status report_check_path(const char *path, struct error *e);
-/* Refuses a --json FILE that is also the model, the output or an input, and names that JSON, which
- * is UTF-8, cannot hold. */
+/* The same for report_write_text, where --html names the file. */
+enum status report_check_page(const char *path, struct error *e);
+/* Refuses a --json or --html FILE that is also the model, the output, an input or the other, and
+ * names that JSON and HTML, which are UTF-8, cannot hold. */
 enum status report_check_names(const struct options *o, struct error *e);
-/* Writes root to path by way of a temporary file and rename. Takes the reference. */
+/* Writes size bytes to path by way of a temporary file and rename, or directly to a device. */
+enum status report_write_text(const char *text, size_t size, const char *path, struct error *e);
+/* Writes root to path in the same way. Takes the reference. */
 enum status report_write_json(json_t *root, const char *path, struct error *e);
 
 #endif

@@ -1,8 +1,9 @@
-/* sbit compress: plans, deals units to the ranks, and gathers what they send into the file. The
- * work itself is the workers'. */
+/* sbit compress: plans, gives units and calibration text to the ranks, and gathers what they send
+ * into the file. The work itself is the workers'. */
 #include "coordinator/commands.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,14 @@
 
 #include "common/codebook.h"
 #include "common/mem.h"
+#include "common/recipe.h"
 #include "common/tokenizer.h"
 #include "common/weights.h"
+#include "coordinator/calibration.h"
+#include "coordinator/compress_estimate.h"
 #include "coordinator/compress_file.h"
+#include "coordinator/compress_journal.h"
+#include "coordinator/compress_memory.h"
 #include "coordinator/compress_plan.h"
 #include "coordinator/compress_report.h"
 #include "coordinator/compress_units.h"
@@ -31,14 +37,26 @@ struct compression {
     struct compress_result *results; /* [n] */
     uint32_t n, n_done;
     struct compress_file file;
+    struct compress_journal journal;
     struct progress progress;
     double work_done, work_all;
     double start;
+    bool calibrated, measure;
+    char recipe[RECIPE_TEXT_MAX];
+    bool distilled; /* row scales and norms are tuned at the end */
+    double kl[2];   /* while tuning: before the first step and before the last */
+    struct calibration text;
+    struct compress_calibration keys;
+    struct rank_memory *memory; /* [size], calibrated */
+    uint32_t n_matrices, n_measured;
+    struct msg_probed probed; /* --dry-run: the longest of each */
+    uint32_t n_probed;
 };
 
 static enum status check_output(const struct options *o, struct error *e)
 {
     FAIL_IF(!o->output, e, ERR_USAGE, "compress needs -o FILE; see sbit compress --help");
+    TRY(report_check_page(o->html, e));
     return report_check_path(o->json, e);
 }
 
@@ -75,16 +93,53 @@ static void report_plan(const struct compression *k)
                 o->method);
 }
 
+/* Chooses every unit's form; before the measuring pass only to refuse what cannot be done before
+ * hours of work. */
 static enum status plan(struct compression *k, struct error *e)
 {
     const struct options *o = k->options;
     k->settings = (struct plan_settings){o->method, o->embeddings, o->bits, o->outliers};
-    FAIL_IF(o->has_bits && strcmp(o->method, "code") != 0, e, ERR_USAGE,
-            "--bits belongs to method code; %s has a fixed size", o->method);
-    TRY(plan_compression(k->units, k->n, &k->settings, &k->totals, e));
-    report_plan(k);
+    return plan_compression(k->units, k->n, &k->settings, &k->totals, e);
+}
+
+static enum status plan_memory(struct compression *k, const struct recipe *recipe, struct error *e)
+{
+    const struct memory_job job = {k->source, k->units, k->n, k->measure, recipe, &k->text};
+    TRY(compress_memory(&k->memory, k->cluster, &job, e));
+    compress_memory_print(k->memory, k->cluster);
+    return OK;
+}
+
+static enum status prepare(struct compression *k, struct error *e)
+{
+    const struct options *o = k->options;
+    struct recipe recipe;
+    k->calibrated = options_calibrated(o);
+    TRY(recipe_parse(&recipe, o->recipe, e));
+    if (o->has_distill)
+        recipe.distill = o->distill;
+    recipe_text(&recipe, k->recipe);
+    k->distilled = recipe.distill > 0;
+    k->measure = k->calibrated && recipe.measure && strcmp(o->method, "code") == 0;
+    TRY(plan(k, e));
     TRY(mem_array(&k->rank_of, k->n, sizeof *k->rank_of, "the plan", e));
     TRY(mem_array(&k->results, k->n, sizeof *k->results, "results", e));
+    if (!k->calibrated)
+        return OK;
+    TRY(calibration_read(&k->text, o, k->tokenizer, &k->source->config, k->cluster, e));
+    k->keys =
+        (struct compress_calibration){k->text.hash, k->text.tokens, k->text.context, k->recipe};
+    return plan_memory(k, &recipe, e);
+}
+
+/* Matrices of the blocks are calibrated together by all ranks; the rest is dealt. */
+static bool is_shared(const struct compression *k, uint32_t i)
+{
+    return compress_is_shared(&k->units[i], k->calibrated, k->distilled);
+}
+
+static enum status deal(struct compression *k, struct error *e)
+{
     for (uint32_t i = 0; i < k->n; i++)
         k->work_all += (double)compress_work(&k->units[i]);
     return compress_deal(k->units, k->n, k->source->config.block_count, (uint32_t)k->cluster->size,
@@ -136,16 +191,149 @@ static enum status keep_source(struct gguf_output *out, const struct weights *so
     return OK;
 }
 
-static enum status begin(struct compression *k, struct error *e)
+static enum status create(struct compression *k, struct error *e)
 {
     TRY(gguf_output_create(&k->file.out, k->options->output, e));
-    TRY(keep_source(k->file.out, k->source, e));
+    for (uint32_t i = 0; k->calibrated && i < k->options->calib.n; i++)
+        if (strcmp(k->options->calib.at[i], "-") != 0)
+            TRY(gguf_output_keep(k->file.out, k->options->calib.at[i], e));
+    return keep_source(k->file.out, k->source, e);
+}
+
+/* What an earlier run has measured is not measured again. */
+static enum status open_journal(struct compression *k, struct error *e)
+{
+    bool measured;
+    struct compress_journal *j = &k->journal;
+    j->options = k->options;
+    j->source = k->source;
+    j->calibration = k->calibrated ? &k->keys : NULL;
+    j->file = &k->file;
+    j->units = k->units;
+    j->results = k->results;
+    j->n = k->n;
+    j->distilled = k->calibrated && k->distilled;
+    j->moment_floats = k->memory ? k->memory[0].moment_floats : 0;
+    TRY(compress_journal_open(j, &measured, e));
+    k->measure = k->measure && !measured;
+    return measured ? plan(k, e) : OK;
+}
+
+static enum status begin(struct compression *k, struct error *e)
+{
+    report_plan(k);
     k->file.source = k->source;
     k->file.settings = &k->settings;
     k->file.totals = &k->totals;
     k->file.units = k->units;
     k->file.n = k->n;
-    return compress_file_begin(&k->file, k->tokenizer, k->options->shard_bytes, e);
+    k->file.calibration = k->calibrated ? &k->keys : NULL;
+    k->file.sealed = k->journal.sealed;
+    gguf_output_resume(k->file.out, compress_journal_parts(&k->journal));
+    TRY(compress_file_begin(&k->file, k->tokenizer, k->options->shard_bytes, e));
+    TRY(compress_journal_begin(&k->journal, k->cluster->loop, e));
+    for (uint32_t i = 0; i < k->n; i++) {
+        k->n_done += k->results[i].done;
+        k->work_done += k->results[i].done ? (double)compress_work(&k->units[i]) : 0;
+    }
+    return OK;
+}
+
+/* How the file will hold the embeddings. */
+static uint32_t embeddings_method(const struct compression *k)
+{
+    uint32_t i = 0;
+    while (i < k->n - 1 && k->units[i].kind != KIND_EMBEDDING)
+        i++;
+    return k->units[i].method;
+}
+
+/* By which a rank measures: all are much alike. */
+static const struct plan_unit *first_matrix(const struct compression *k)
+{
+    uint32_t i = 0;
+    while (i < k->n - 1 && !plan_is_matrix(&k->units[i]))
+        i++;
+    return &k->units[i];
+}
+
+static enum status send_text(struct compression *k, int rank, struct error *e)
+{
+    struct message m = {.kind = MSG_CALIB,
+                        .payload = k->text.words,
+                        .payload_bytes = k->text.n_words * sizeof *k->text.words};
+    struct msg_calib *c = &m.calib;
+    snprintf(c->path, sizeof c->path, "%s", k->options->model);
+    snprintf(c->recipe, sizeof c->recipe, "%s", k->recipe);
+    c->model_hash = k->source->header_hash;
+    c->context = k->text.context;
+    c->windows = k->text.windows;
+    c->threads = k->memory[rank].threads;
+    c->spill = k->memory[rank].need.on_disk;
+    c->moment_floats = k->memory[rank].moment_floats;
+    c->embeddings = embeddings_method(k);
+    c->measure = k->measure;
+    c->probe = k->options->dry_run;
+    const struct plan_unit *first = first_matrix(k);
+    c->method = first->method;
+    c->d = first->d;
+    return loop_send(k->cluster->loop, rank, &m, e);
+}
+
+static enum status take_measured(struct compression *k, const struct message *m, struct error *e)
+{
+    FAIL_IF(m->peer != 0 || !k->measure, e, ERR_PEER,
+            "rank %d sent measurements, which were not expected", m->peer);
+    TRY(compress_take_measured(k->units, k->n, &m->measured, e));
+    char detail[64];
+    snprintf(detail, sizeof detail, "block %u of %u: %s", m->measured.block + 1,
+             k->source->config.block_count, compress_step_name((enum tensor_kind)m->measured.kind));
+    progress_update(&k->progress, (double)++k->n_measured / (2 * k->n_matrices), detail);
+    return OK;
+}
+
+static bool all_measured(void *self)
+{
+    const struct compression *k = self;
+    return k->n_measured == 2 * k->n_matrices; /* energies, then importances */
+}
+
+static enum status send_text_to_all(struct compression *k, struct error *e)
+{
+    for (int r = 0; r < k->cluster->size; r++)
+        TRY(send_text(k, r, e));
+    return OK;
+}
+
+/* Waits until the ranks know what each matrix needs, and plans again. */
+static enum status measure(struct compression *k, struct error *e)
+{
+    TRY(send_text_to_all(k, e));
+    for (uint32_t i = 0; i < k->n; i++)
+        k->n_matrices += plan_is_matrix(&k->units[i]);
+    progress_start(&k->progress, "measuring");
+    enum status status = cluster_wait(k->cluster, all_measured, k, e);
+    progress_end(&k->progress);
+    TRY(status);
+    TRY(compress_journal_measured(&k->journal, e));
+    return plan(k, e);
+}
+
+/* Whether anything is left of what all ranks work on together. */
+static bool shared_left(const struct compression *k)
+{
+    bool left = false;
+    for (uint32_t i = 0; i < k->n; i++)
+        left = left || (is_shared(k, i) && !k->results[i].done);
+    return left;
+}
+
+/* Whether rank has to know of the unit: what is done is needed for what comes behind it. */
+static bool is_wanted(const struct compression *k, uint32_t i, int rank)
+{
+    if (is_shared(k, i))
+        return shared_left(k);
+    return k->rank_of[i] == (uint32_t)rank && !k->results[i].done;
 }
 
 /* Sends rank its units, WIRE_UNITS_MAX at a time. */
@@ -159,13 +347,18 @@ static enum status send_units(struct compression *k, int rank, struct error *e)
     c->threads = cluster_threads(k->cluster, rank);
     uint32_t left = 0;
     for (uint32_t i = 0; i < k->n; i++)
-        left += k->rank_of[i] == (uint32_t)rank;
+        left += is_wanted(k, i, rank);
     for (uint32_t i = 0; i < k->n && left > 0; i++) {
         const struct plan_unit *u = &k->units[i];
-        if (k->rank_of[i] != (uint32_t)rank)
+        if (!is_wanted(k, i, rank))
             continue;
         struct compress_unit *to = &c->units[c->n_units++];
-        *to = (struct compress_unit){.method = u->method, .d = u->d, .index = i};
+        *to = (struct compress_unit){.method = u->method,
+                                     .d = u->d,
+                                     .index = i,
+                                     .shared = is_shared(k, i),
+                                     .done = k->results[i].done,
+                                     .columns = u->columns && u->method == UNIT_CODE};
         snprintf(to->name, sizeof to->name, "%s", u->name);
         c->last = --left == 0;
         if (!c->last && c->n_units < WIRE_UNITS_MAX)
@@ -178,14 +371,19 @@ static enum status send_units(struct compression *k, int rank, struct error *e)
 
 static enum status take_part(struct compression *k, const struct message *m, struct error *e)
 {
-    const struct msg_tensor *t = &m->tensor;
+    const struct msg_part *t = &m->tensor;
     TRY(compress_file_part(&k->file, t->unit, t->suffix, t->offset, m->payload, m->payload_bytes,
                            e));
     const struct plan_unit *u = &k->units[t->unit];
     if (strcmp(t->suffix, u->form.tensor[0].suffix) == 0)
         k->work_done +=
             (double)compress_work(u) * (double)m->payload_bytes / (double)u->form.tensor[0].bytes;
-    progress_update(&k->progress, k->work_done / k->work_all, u->name);
+    char detail[64];
+    if (is_shared(k, t->unit))
+        snprintf(detail, sizeof detail, "block %u of %u: %s", u->block + 1,
+                 k->source->config.block_count, compress_step_name(u->kind));
+    progress_update(&k->progress, k->work_done / k->work_all,
+                    is_shared(k, t->unit) ? detail : u->name);
     return OK;
 }
 
@@ -194,8 +392,35 @@ static enum status take_done(struct compression *k, const struct msg_unit_done *
 {
     FAIL_IF(d->unit >= k->n || k->results[d->unit].done, e, ERR_PEER,
             "rank %d says that unit %u is done, which was not expected", rank, d->unit);
-    k->results[d->unit] = (struct compress_result){true, d->error2, d->weight2, d->seconds};
+    k->results[d->unit] = (struct compress_result){true,      d->error2,  d->weight2, d->seconds,
+                                                   d->signal, d->rounded, d->fed,     d->final};
     k->n_done++;
+    return OK;
+}
+
+static enum status take_tuned(struct compression *k, const struct message *m, struct error *e)
+{
+    const struct msg_tuned *t = &m->tuned;
+    char detail[64];
+    FAIL_IF(m->peer != 0 || !k->distilled || t->step > t->steps || t->step == 0, e, ERR_PEER,
+            "rank %d says that it tunes, which was not expected", m->peer);
+    if (t->step == 1) {
+        progress_end(&k->progress);
+        progress_start(&k->progress, "tuning");
+        k->kl[0] = t->kl;
+    }
+    k->kl[1] = t->kl;
+    snprintf(detail, sizeof detail, "KL %.4f", t->kl);
+    progress_update(&k->progress, (double)t->step / t->steps, detail);
+    return OK;
+}
+
+/* A rank begins a block of which some matrices were made by an earlier run. */
+static enum status send_block(struct compression *k, const struct message *m, struct error *e)
+{
+    for (uint32_t i = 0; i < k->n; i++)
+        if (is_shared(k, i) && k->journal.taken[i] && k->units[i].block == m->want.block)
+            TRY(compress_file_send(&k->file, i, k->cluster->loop, m->peer, e));
     return OK;
 }
 
@@ -206,8 +431,22 @@ static enum status handle(void *self, struct message *m, struct error *e)
         return take_part(k, m, e);
     if (m->kind == MSG_UNIT_DONE)
         return take_done(k, &m->unit_done, m->peer, e);
+    if (m->kind == MSG_MEASURED)
+        return take_measured(k, m, e);
+    if (m->kind == MSG_TUNED)
+        return take_tuned(k, m, e);
+    if (m->kind == MSG_WANT)
+        return send_block(k, m, e);
     return error_set(e, ERR_PEER, "rank %d sent a message of kind %d while compressing", m->peer,
                      (int)m->kind);
+}
+
+/* Records what has come. */
+static enum status step(void *self, bool *busy, struct error *e)
+{
+    struct compression *k = self;
+    (void)busy;
+    return k->file.first_tensor ? compress_journal_step(&k->journal, false, e) : OK;
 }
 
 static bool all_done(void *self)
@@ -218,20 +457,31 @@ static bool all_done(void *self)
 
 static enum status work(struct compression *k, struct error *e)
 {
-    struct cluster *c = k->cluster;
-    c->inner = (struct endpoint){.self = k, .handle = handle};
-    report_idle(k);
+    if (!k->calibrated)
+        report_idle(k);
+    if (k->calibrated && !k->measure && shared_left(k))
+        TRY(send_text_to_all(k, e));
     progress_start(&k->progress, "compressing");
     enum status status = OK;
-    for (int r = 0; r < c->size && status == OK; r++)
+    for (int r = 0; r < k->cluster->size && status == OK; r++)
         status = send_units(k, r, e);
     if (status == OK)
-        status = cluster_wait(c, all_done, k, e);
+        status = cluster_wait(k->cluster, all_done, k, e);
     progress_end(&k->progress);
-    if (status == OK)
-        status = cluster_gather_stats(c, e);
-    c->inner = (struct endpoint){0};
     return status;
+}
+
+/* All that needs the other ranks. */
+static enum status work_together(struct compression *k, struct error *e)
+{
+    if (k->measure)
+        TRY(measure(k, e));
+    TRY(deal(k, e));
+    TRY(begin(k, e));
+    if (k->n_done < k->n)
+        TRY(work(k, e));
+    TRY(compress_journal_step(&k->journal, true, e));
+    return cluster_gather_stats(k->cluster, e);
 }
 
 /* The others may go before: they have nothing left to do, and would give rank 0 up while a slow
@@ -239,7 +489,23 @@ static enum status work(struct compression *k, struct error *e)
 static enum status finish(struct compression *k, struct error *e)
 {
     loop_stop(k->cluster->loop, false);
-    return compress_file_finish(&k->file, k->results, e);
+    if (!k->file.sealed)
+        TRY(compress_file_finish(&k->file, k->results, e));
+    TRY(compress_journal_sealed(&k->journal, e));
+    TRY(gguf_output_publish(k->file.out, e));
+    compress_journal_close(&k->journal, OK, e);
+    return OK;
+}
+
+static enum status write_page(const struct compression *k, const struct compress_report *r,
+                              struct error *e)
+{
+    char *page;
+    size_t size;
+    TRY(compress_report_html(r, k->cluster, &page, &size, e));
+    enum status status = report_write_text(page, size, k->options->html, e);
+    free(page);
+    return status;
 }
 
 static enum status report(struct compression *k, struct error *e)
@@ -250,6 +516,7 @@ static enum status report(struct compression *k, struct error *e)
                                 .units = k->units,
                                 .results = k->results,
                                 .n = k->n,
+                                .calibration = k->file.calibration,
                                 .output = gguf_output_path(k->file.out),
                                 .file_bytes = gguf_output_bytes(k->file.out),
                                 .files = gguf_output_files(k->file.out),
@@ -258,19 +525,81 @@ static enum status report(struct compression *k, struct error *e)
     compress_report_print(&r, k->cluster);
     if (k->options->stats)
         cluster_print_stats(k->cluster);
+    if (k->options->html)
+        TRY(write_page(k, &r, e));
     if (!k->options->json)
         return OK;
     TRY(compress_report_json(&r, k->cluster, &json, e));
     return report_write_json(json, k->options->json, e);
 }
 
+static enum status take_probed(void *self, struct message *m, struct error *e)
+{
+    struct compression *k = self;
+    const struct msg_probed *p = &m->probed;
+    FAIL_IF(m->kind != MSG_PROBED, e, ERR_PEER, "rank %d sent a message of kind %d while measuring",
+            m->peer, (int)m->kind);
+    k->probed.forward = fmax(k->probed.forward, p->forward);
+    k->probed.moments = fmax(k->probed.moments, p->moments);
+    k->probed.factor = fmax(k->probed.factor, p->factor);
+    k->probed.search = fmax(k->probed.search, p->search);
+    k->n_probed++;
+    return OK;
+}
+
+static bool all_probed(void *self)
+{
+    const struct compression *k = self;
+    return k->n_probed == (uint32_t)k->cluster->size;
+}
+
+/* All ranks measure with the first window, at the same time as they would work. */
+static enum status probe(struct compression *k, struct error *e)
+{
+    k->cluster->inner = (struct endpoint){.self = k, .handle = take_probed};
+    enum status status = OK;
+    for (int r = 0; r < k->cluster->size && status == OK; r++)
+        status = send_text(k, r, e);
+    if (status == OK)
+        status = cluster_wait(k->cluster, all_probed, k, e);
+    k->cluster->inner = (struct endpoint){0};
+    return status;
+}
+
+/* --dry-run */
+static enum status estimate(struct compression *k, struct error *e)
+{
+    struct recipe recipe;
+    report_plan(k);
+    TRY(recipe_parse(&recipe, k->recipe, e));
+    struct estimate_job job = {.source = k->source,
+                               .units = k->units,
+                               .n = k->n,
+                               .totals = &k->totals,
+                               .recipe = &recipe,
+                               .tokens = k->text.tokens,
+                               .context = k->text.context,
+                               .ranks = (uint32_t)k->cluster->size,
+                               .measure = k->measure};
+    if (k->calibrated)
+        TRY(probe(k, e));
+    estimate_print(&job, k->calibrated ? &k->probed : NULL);
+    return OK;
+}
+
 static enum status compress(struct compression *k, struct error *e)
 {
     TRY(check_output(k->options, e));
     TRY(open_source(k, e));
-    TRY(plan(k, e));
-    TRY(begin(k, e));
-    TRY(work(k, e));
+    TRY(prepare(k, e));
+    TRY(create(k, e));
+    if (k->options->dry_run)
+        return estimate(k, e);
+    TRY(open_journal(k, e));
+    k->cluster->inner = (struct endpoint){.self = k, .handle = handle, .step = step};
+    enum status status = work_together(k, e);
+    k->cluster->inner = (struct endpoint){0};
+    TRY(status);
     TRY(finish(k, e));
     return report(k, e);
 }
@@ -282,11 +611,14 @@ enum status cmd_compress(struct cluster *c, struct error *e)
     /* A reader of the messages that goes away shall not end the work and leave its file behind. */
     signal(SIGPIPE, SIG_IGN);
     enum status status = compress(&k, e);
+    compress_journal_close(&k.journal, status, e);
     gguf_output_free(k.file.out);
     free(k.file.first_tensor);
     free(k.units);
     free(k.rank_of);
     free(k.results);
+    calibration_free(&k.text);
+    free(k.memory);
     tokenizer_free(k.tokenizer);
     weights_close(k.source);
     return status;

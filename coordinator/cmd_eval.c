@@ -1,24 +1,20 @@
-/* sbit eval: perplexity of a text, and distance from a reference model on the same tokens. */
+/* sbit eval: perplexity of a text, and distance from a reference model on the same tokens. What
+ * --tasks does stands in eval_tasks.c. */
 #include "coordinator/commands.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "common/exactmath.h"
 #include "common/mem.h"
-#include "coordinator/open_model.h"
-#include "coordinator/pipeline.h"
+#include "coordinator/eval_models.h"
+#include "coordinator/eval_tasks.h"
 #include "coordinator/scoring.h"
 #include "coordinator/text_input.h"
 #include "coordinator/windows.h"
 
 #define USUAL_CONTEXT 512
 #define FEW_TOKENS    100 /* scored: fewer say little about a model */
-#define LOGITS_BYTES                                                                               \
-    (16u << 20) /* of one micro-batch, so that large vocabularies keep memory small */
 
 struct window_sum { /* per window, so that totals do not depend on the order of arrival */
     double nll, kl;
@@ -32,20 +28,16 @@ struct slot { /* a KV slot works on one window at a time */
 };
 
 struct eval_job {
-    struct cluster *cluster;
     const struct options *options;
-    struct open_model model;
-    struct weights *reference; /* NULL without --against */
+    struct eval_models models;
     struct text text;
     uint32_t *ids;
     struct windows windows;
     uint64_t n_windows, next_window, done_windows;
     struct window_sum *sums; /* [n_windows] */
-    uint32_t n_slots, batch;
+    uint32_t n_slots;
     struct slot *slots;    /* [n_slots] */
     uint32_t *slot_tokens; /* [n_slots][context] */
-    struct pipeline *pipeline;
-    double shown_at;
 };
 
 struct result {
@@ -57,16 +49,15 @@ struct result {
 static enum status read_tokens(struct eval_job *job, struct error *e)
 {
     const struct options *o = job->options;
-    const struct tokenizer *t = job->model.tokenizer;
+    const struct tokenizer *t = job->models.model.tokenizer;
     size_t n;
-    TRY(text_read(&job->text, o->text, job->cluster, e));
+    TRY(text_read(&job->text, o->text, job->models.cluster, e));
     TRY(tokenizer_encode(t, job->text.bytes, job->text.size, false, false, &job->ids, &n, e));
-    TRY(open_model_check_ids(&job->model, job->ids, n, e));
+    TRY(open_model_check_ids(&job->models.model, job->ids, n, e));
     job->windows = (struct windows){.ids = job->ids,
                                     .n_ids = n,
-                                    .context = job->model.context,
+                                    .context = job->models.model.context,
                                     .bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : UINT32_MAX};
-    FAIL_IF(job->model.context < 2, e, ERR_LIMIT, "--ctx must be at least 2 to score anything");
     job->n_windows = windows_count(&job->windows);
     FAIL_IF(windows_scored(&job->windows) == 0, e, ERR_USAGE,
             "%s has %zu token%s, too few to be scored: give a longer text", o->text, n,
@@ -74,68 +65,10 @@ static enum status read_tokens(struct eval_job *job, struct error *e)
     return mem_array(&job->sums, job->n_windows, sizeof *job->sums, "scores of the windows", e);
 }
 
-/* How many ids below n mean different text to the two. */
-static uint32_t count_different(const struct tokenizer *a, const struct tokenizer *b, uint32_t n)
-{
-    uint32_t different = 0;
-    for (uint32_t id = 0; id < n; id++) {
-        size_t x, y;
-        const char *of_a = tokenizer_piece(a, id, true, &x);
-        const char *of_b = tokenizer_piece(b, id, true, &y);
-        different += x != y || memcmp(of_a, of_b, x) != 0;
-    }
-    return different;
-}
-
-/* The reference gets the model's token ids, which must mean the same to it. A few special tokens
- * may be spelt otherwise in a converted file. */
-static enum status check_vocabulary(const struct eval_job *job, struct error *e)
-{
-    const struct options *o = job->options;
-    const struct tokenizer *mine = job->model.tokenizer;
-    struct tokenizer *its;
-    TRY(tokenizer_open(&its, o->against, e));
-    uint32_t n = tokenizer_vocab(mine), n_its = tokenizer_vocab(its);
-    n = n < n_its ? n : n_its;
-    uint32_t different = count_different(mine, its, n);
-    tokenizer_free(its);
-    FAIL_IF(different > n / 10, e, ERR_UNSUPPORTED,
-            "%u of %u tokens of %s and %s are different texts: only models with the same "
-            "vocabulary can be compared",
-            different, n, o->model, o->against);
-    return OK;
-}
-
-static enum status open_reference(struct eval_job *job, struct error *e)
-{
-    const struct options *o = job->options;
-    if (!o->against)
-        return OK;
-    TRY(weights_open(&job->reference, o->against, e));
-    uint32_t mine = job->model.weights->config.vocab, its = job->reference->config.vocab;
-    FAIL_IF(mine != its, e, ERR_UNSUPPORTED,
-            "%s has %u tokens and %s has %u: only models with the same vocabulary can be compared",
-            o->model, mine, o->against, its);
-    return check_vocabulary(job, e);
-}
-
-/* Micro-batches as large as asked for and as the logits allow, and just the slots that keep all
- * stages busy. */
-static void choose_sizes(struct eval_job *job)
-{
-    const struct open_model *m = &job->model;
-    uint32_t rows = LOGITS_BYTES / sizeof(float) / m->weights->config.vocab;
-    job->batch = job->options->batch < rows ? job->options->batch : rows > 0 ? rows : 1;
-    uint64_t flying = (uint64_t)job->cluster->size + 1;
-    uint64_t slots = flying * job->batch / m->context + 2;
-    if (slots > flying)
-        slots = flying;
-    job->n_slots = (uint32_t)(slots < job->n_windows ? slots : job->n_windows);
-}
-
 static enum status make_slots(struct eval_job *job, struct error *e)
 {
-    uint32_t context = job->model.context;
+    uint32_t context = job->models.model.context;
+    job->n_slots = eval_models_slots(&job->models, context, job->n_windows);
     TRY(mem_array(&job->slots, job->n_slots, sizeof *job->slots, "windows", e));
     TRY(mem_array(&job->slot_tokens, (size_t)job->n_slots * context, sizeof *job->slot_tokens,
                   "windows", e));
@@ -152,22 +85,11 @@ static void fill_slot(struct eval_job *job, uint32_t index)
         s->window = job->next_window++;
         s->n_tokens = windows_tokens(&job->windows, s->window, s->tokens);
         if (s->n_tokens > 1) {
-            pipeline_feed(job->pipeline, index, s->tokens, 0, s->n_tokens - 1, 0, false);
+            pipeline_feed(job->models.pipeline, index, s->tokens, 0, s->n_tokens - 1, 0, false);
             return;
         }
         job->done_windows++;
     }
-}
-
-static void show_progress(struct eval_job *job)
-{
-    double now = loop_now();
-    if (!isatty(STDERR_FILENO) || (now - job->shown_at < 0.2 && job->done_windows < job->n_windows))
-        return;
-    job->shown_at = now;
-    fprintf(stderr, "\rwindow %llu of %llu%s", (unsigned long long)job->done_windows,
-            (unsigned long long)job->n_windows, job->done_windows == job->n_windows ? "\n" : "");
-    fflush(stderr);
 }
 
 static enum status take_logits(void *self, const struct run *run,
@@ -176,15 +98,15 @@ static enum status take_logits(void *self, const struct run *run,
     struct eval_job *job = self;
     struct slot *s = &job->slots[run->sequence];
     struct window_sum *sum = &job->sums[s->window];
-    uint32_t vocab = job->model.weights->config.vocab;
+    uint32_t vocab = job->models.model.weights->config.vocab;
     for (uint32_t i = 0; i < run->logits; i++) {
         struct score score;
         size_t row = (size_t)i * vocab;
-        const float *reference = job->reference ? logits[1] + row : NULL;
+        const float *reference = job->models.reference ? logits[1] + row : NULL;
         FAIL_IF(
             !score_row(&score, logits[0] + row, reference, vocab, s->tokens[run->position + i + 1]),
             e, ERR_FORMAT, "%s: logits of window %llu, position %u are not finite numbers",
-            job->reference ? "model or reference" : job->options->model,
+            job->models.reference ? "model or reference" : job->options->model,
             (unsigned long long)s->window, run->position + i);
         sum->nll += score.nll;
         sum->kl += score.kl;
@@ -192,7 +114,7 @@ static enum status take_logits(void *self, const struct run *run,
     }
     if (run->position + run->count + 1 == s->n_tokens) {
         job->done_windows++;
-        show_progress(job);
+        eval_models_progress(&job->models, "window", job->done_windows, job->n_windows);
         fill_slot(job, run->sequence);
     }
     return OK;
@@ -204,33 +126,14 @@ static bool all_scored(void *self)
     return job->done_windows == job->n_windows;
 }
 
-static enum status assign(struct eval_job *job, uint32_t number, const struct weights *w,
-                          uint32_t *stages, struct error *e)
-{
-    TRY(cluster_assign(job->cluster, number, w, job->model.context, job->n_slots, job->batch, e));
-    if (cluster_stages(job->cluster) > *stages)
-        *stages = cluster_stages(job->cluster);
-    return OK;
-}
-
 static enum status score_text(struct eval_job *job, struct error *e)
 {
-    struct pipeline_setup p = {.cluster = job->cluster,
-                               .jobs = job->reference ? 2 : 1,
-                               .sequences = job->n_slots,
-                               .stages = 1,
-                               .batch = job->batch,
-                               .vocab = job->model.weights->config.vocab,
-                               .logits = take_logits,
-                               .self = job};
-    TRY(assign(job, 0, job->model.weights, &p.stages, e));
-    if (job->reference)
-        TRY(assign(job, 1, job->reference, &p.stages, e));
-    TRY(pipeline_open(&job->pipeline, &p, e));
+    struct eval_models *m = &job->models;
+    TRY(eval_models_start(m, m->model.context, job->n_slots, take_logits, job, e));
     for (uint32_t i = 0; i < job->n_slots; i++)
         fill_slot(job, i);
-    TRY(pipeline_pump(job->pipeline, e));
-    return cluster_wait(job->cluster, all_scored, job, e);
+    TRY(pipeline_pump(m->pipeline, e));
+    return cluster_wait(m->cluster, all_scored, job, e);
 }
 
 static struct result summarise(const struct eval_job *job)
@@ -252,11 +155,11 @@ static struct result summarise(const struct eval_job *job)
 
 static void print_result(const struct eval_job *job, const struct result *r)
 {
-    printf("perplexity            %.4f (ctx %u, %llu token%s)\n", r->perplexity, job->model.context,
-           (unsigned long long)r->tokens, r->tokens == 1 ? "" : "s");
+    printf("perplexity            %.4f (ctx %u, %llu token%s)\n", r->perplexity,
+           job->models.model.context, (unsigned long long)r->tokens, r->tokens == 1 ? "" : "s");
     printf("loss                  %.6f nats per token, %.4f bits per byte\n", r->nll,
            r->bits_per_byte);
-    if (job->reference)
+    if (job->models.reference)
         printf("KL divergence         %.6f nats per token from %s\n"
                "same likeliest token  %.1f %%\n",
                r->kl, job->options->against, 100 * r->top1);
@@ -270,43 +173,41 @@ static void print_result(const struct eval_job *job, const struct result *r)
 static enum status write_json(const struct eval_job *job, const struct result *r, struct error *e)
 {
     json_t *ranks;
-    TRY(cluster_ranks_json(job->cluster, &ranks, e));
-    bool both = job->reference != NULL;
+    TRY(cluster_ranks_json(job->models.cluster, &ranks, e));
+    bool both = job->models.reference != NULL;
     json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:o, s:o, s:o}", "model",
                              job->options->model, "text", job->options->text, "ctx",
-                             (json_int_t)job->model.context, "tokens", (json_int_t)r->tokens,
+                             (json_int_t)job->models.model.context, "tokens", (json_int_t)r->tokens,
                              "perplexity", r->perplexity, "nll", r->nll, "bits_per_byte",
                              r->bits_per_byte, "kl", both ? json_real(r->kl) : json_null(), "top1",
                              both ? json_real(r->top1) : json_null(), "ranks", ranks);
     return report_write_json(root, job->options->json, e);
 }
 
-static enum status eval(struct eval_job *job, struct error *e)
+static enum status eval_text(struct eval_job *job, struct cluster *c, struct error *e)
 {
     const struct options *o = job->options;
     TRY(report_check_path(o->json, e));
-    TRY(open_model(&job->model, o->model, o->context, USUAL_CONTEXT, e));
-    TRY(open_reference(job, e));
+    TRY(eval_models_open(&job->models, c, USUAL_CONTEXT, e));
     TRY(read_tokens(job, e));
-    choose_sizes(job);
     TRY(make_slots(job, e));
     TRY(score_text(job, e));
-    TRY(cluster_gather_stats(job->cluster, e));
+    TRY(cluster_gather_stats(c, e));
     struct result r = summarise(job);
     print_result(job, &r);
     fflush(stdout);
     if (o->stats)
-        cluster_print_stats(job->cluster);
+        cluster_print_stats(c);
     return o->json ? write_json(job, &r, e) : OK;
 }
 
 enum status cmd_eval(struct cluster *c, struct error *e)
 {
-    struct eval_job job = {.cluster = c, .options = c->options};
-    enum status status = eval(&job, e);
-    pipeline_close(job.pipeline);
-    open_model_close(&job.model);
-    weights_close(job.reference);
+    struct eval_job job = {.options = c->options};
+    if (c->options->tasks)
+        return eval_tasks(c, e);
+    enum status status = eval_text(&job, c, e);
+    eval_models_close(&job.models);
     text_free(&job.text);
     free(job.ids);
     free(job.sums);

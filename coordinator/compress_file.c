@@ -8,11 +8,9 @@
 #include "common/codebook.h"
 #include "common/mem.h"
 
-enum {
-    FTYPE_Q4_0 = 2,
-    FTYPE_Q8_0 = 7,
-    FTYPE_GUESSED = 1024
-}; /* llama.cpp's numbers */
+enum { SEND_BYTES = 4 << 20 };
+
+enum { FTYPE_Q4_0 = 2, FTYPE_Q8_0 = 7, FTYPE_GUESSED = 1024 }; /* llama.cpp's numbers */
 
 static enum status add_codebooks(struct compress_file *f, struct error *e)
 {
@@ -112,6 +110,17 @@ static uint32_t file_type(const struct plan_settings *s)
                                             : FTYPE_GUESSED; /* no standard number exists */
 }
 
+static enum status set_calibration(const struct compress_calibration *c, struct gguf_writer *w,
+                                   struct error *e)
+{
+    if (!c)
+        return OK;
+    TRY(gguf_set_string(w, "singularbit.recipe", c->recipe, e));
+    TRY(gguf_set_u64(w, "singularbit.calibration_hash", c->hash, e));
+    TRY(gguf_set_u64(w, "singularbit.calibration_tokens", c->tokens, e));
+    return gguf_set_u32(w, "singularbit.calibration_context", c->context, e);
+}
+
 static enum status set_general(struct compress_file *f, const struct tokenizer *t, struct error *e)
 {
     struct gguf_writer *w = gguf_output_writer(f->out);
@@ -128,6 +137,7 @@ static enum status set_general(struct compress_file *f, const struct tokenizer *
         TRY(gguf_set_f32(w, "singularbit.bits_asked", (float)s->bits, e));
     if (strcmp(s->method, "sign") == 0)
         TRY(gguf_set_f32(w, "singularbit.outliers", (float)s->outliers, e));
+    TRY(set_calibration(f->calibration, w, e));
     TRY(gguf_set_f32(
         w, "singularbit.matrix_bits_per_weight",
         (float)(8.0 * (double)f->totals->matrix_bytes / (double)f->totals->matrix_weights), e));
@@ -141,7 +151,7 @@ struct matrix_keys { /* one element per matrix of the blocks */
     char (*base)[64];
     char (*note)[256];
     uint32_t *d;
-    float *bits, *error;
+    float *bits, *error, *loss;
 };
 
 static enum status allocate_keys(struct matrix_keys *k, uint32_t n, struct error *e)
@@ -153,6 +163,7 @@ static enum status allocate_keys(struct matrix_keys *k, uint32_t n, struct error
     TRY(mem_array(&k->note, n, sizeof *k->note, "metadata", e));
     TRY(mem_array(&k->d, n, sizeof *k->d, "metadata", e));
     TRY(mem_array(&k->bits, n, sizeof *k->bits, "metadata", e));
+    TRY(mem_array(&k->loss, n, sizeof *k->loss, "metadata", e));
     return mem_array(&k->error, n, sizeof *k->error, "metadata", e);
 }
 
@@ -166,6 +177,7 @@ static void free_keys(struct matrix_keys *k)
     free(k->d);
     free(k->bits);
     free(k->error);
+    free(k->loss);
 }
 
 static struct gguf_string view(const char *text)
@@ -193,16 +205,21 @@ static void fill_keys(struct matrix_keys *k, const struct compress_file *f,
         k->bits[at] = (float)(8.0 * (double)u->form.bytes / (double)(u->rows * u->cols));
         if (results && results[i].weight2 > 0)
             k->error[at] = (float)(results[i].error2 / results[i].weight2);
+        if (results && results[i].signal > 0)
+            k->loss[at] = (float)(results[i].final / results[i].signal);
     }
 }
 
-static enum status set_keys(const struct matrix_keys *k, struct gguf_writer *w, struct error *e)
+static enum status set_keys(const struct matrix_keys *k, bool calibrated, struct gguf_writer *w,
+                            struct error *e)
 {
     TRY(gguf_set_strings(w, "singularbit.matrix_names", k->names, k->n, e));
     TRY(gguf_set_strings(w, "singularbit.matrix_methods", k->methods, k->n, e));
     TRY(gguf_set_array(w, "singularbit.matrix_d", GGUF_U32, k->d, k->n, e));
     TRY(gguf_set_array(w, "singularbit.matrix_bits", GGUF_F32, k->bits, k->n, e));
     TRY(gguf_set_array(w, "singularbit.matrix_error", GGUF_F32, k->error, k->n, e));
+    if (calibrated)
+        TRY(gguf_set_array(w, "singularbit.matrix_loss", GGUF_F32, k->loss, k->n, e));
     if (k->notes_n > 0)
         TRY(gguf_set_strings(w, "singularbit.notes", k->notes, k->notes_n, e));
     return OK;
@@ -216,7 +233,7 @@ static enum status set_matrices(struct compress_file *f, const struct compress_r
     enum status status = allocate_keys(&k, f->n, e);
     if (status == OK) {
         fill_keys(&k, f, results);
-        status = set_keys(&k, gguf_output_writer(f->out), e);
+        status = set_keys(&k, f->calibration != NULL, gguf_output_writer(f->out), e);
     }
     free_keys(&k);
     return status;
@@ -245,7 +262,7 @@ enum status compress_file_begin(struct compress_file *f, const struct tokenizer 
     for (uint32_t i = 0; i < f->n; i++)
         TRY(add_unit(f, i, e));
     TRY(gguf_output_begin(f->out, shard_bytes, e));
-    return write_own(f, e);
+    return f->sealed ? OK : write_own(f, e);
 }
 
 enum status compress_file_part(struct compress_file *f, uint32_t unit, const char *suffix,
@@ -260,11 +277,39 @@ enum status compress_file_part(struct compress_file *f, uint32_t unit, const cha
                      f->units[unit].name);
 }
 
+static enum status send_tensor(const struct compress_file *f, uint32_t unit, uint32_t tensor,
+                               struct loop *loop, int rank, uint8_t *bytes, struct error *e)
+{
+    const struct form_tensor *t = &f->units[unit].form.tensor[tensor];
+    struct message m = {.kind = MSG_PART, .payload = bytes, .part.unit = unit};
+    snprintf(m.part.suffix, sizeof m.part.suffix, "%s", t->suffix);
+    for (uint64_t at = 0; at < t->bytes; at += SEND_BYTES) {
+        m.part.offset = at;
+        m.payload_bytes = t->bytes - at < SEND_BYTES ? t->bytes - at : SEND_BYTES;
+        TRY(gguf_output_read(f->out, f->first_tensor[unit] + tensor, at, bytes, m.payload_bytes,
+                             e));
+        TRY(loop_send(loop, rank, &m, e));
+    }
+    return OK;
+}
+
+enum status compress_file_send(const struct compress_file *f, uint32_t unit, struct loop *loop,
+                               int rank, struct error *e)
+{
+    uint8_t *bytes;
+    TRY(mem_array(&bytes, SEND_BYTES, 1, "a part of a tensor", e));
+    enum status status = OK;
+    for (uint32_t t = 0; t < f->units[unit].form.n && status == OK; t++)
+        status = send_tensor(f, unit, t, loop, rank, bytes, e);
+    free(bytes);
+    return status;
+}
+
 enum status compress_file_finish(struct compress_file *f, const struct compress_result *results,
                                  struct error *e)
 {
     double bits = 8.0 * (double)gguf_output_bytes(f->out) / (double)f->source->parameters;
     TRY(gguf_set_f32(gguf_output_writer(f->out), "singularbit.bits_per_weight", (float)bits, e));
     TRY(set_matrices(f, results, e));
-    return gguf_output_finish(f->out, e);
+    return gguf_output_seal(f->out, e);
 }

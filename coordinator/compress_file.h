@@ -4,6 +4,7 @@
 #define SBIT_COORDINATOR_COMPRESS_FILE_H
 
 #include "common/error.h"
+#include "common/loop.h"
 #include "common/tokenizer.h"
 #include "common/weights.h"
 #include "coordinator/compress_plan.h"
@@ -12,6 +13,13 @@
 struct compress_result { /* of one unit */
     bool done;
     double error2, weight2, seconds;
+    double signal, rounded, fed, final; /* struct msg_unit_done; zeros when not calibrated */
+};
+
+struct compress_calibration { /* what the file says of it */
+    uint64_t hash, tokens; /* struct calibration */
+    uint32_t context;
+    const char *recipe; /* recipe_text */
 };
 
 struct compress_file {
@@ -21,6 +29,8 @@ struct compress_file {
     const struct plan_totals *totals;
     const struct plan_unit *units; /* [n] */
     uint32_t n;
+    const struct compress_calibration *calibration; /* NULL: none */
+    bool sealed;               /* an earlier run has written all of it */
     uint32_t *first_tensor;    /* [n] number in out of a unit's first tensor */
     uint32_t codebook[16 + 1]; /* by d: number in out plus 1; 0: not in use */
     uint32_t rope;             /* the same for RoPE factors that the source has no tensor for */
@@ -35,7 +45,10 @@ enum status compress_file_begin(struct compress_file *f, const struct tokenizer 
  * expected. */
 enum status compress_file_part(struct compress_file *f, uint32_t unit, const char *suffix,
                                uint64_t offset, const void *data, uint64_t size, struct error *e);
-/* Puts the results into the header and closes the files under their names. */
+/* Sends rank's worker the bytes of a unit that are in the file, as PART. Errors: ERR_IO. */
+enum status compress_file_send(const struct compress_file *f, uint32_t unit, struct loop *loop,
+                               int rank, struct error *e);
+/* Puts the results into the header and closes the files, which keep their names for gguf_output_publish. */
 enum status compress_file_finish(struct compress_file *f, const struct compress_result *results,
                                  struct error *e);
 

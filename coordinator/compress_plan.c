@@ -7,10 +7,9 @@
 #include "common/codebook.h"
 #include "common/mem.h"
 
-/* How much the model's output suffers from the relative squared error of a matrix, by kind. In the
- * spirit of the measurements on small trained models (held-out loss per kind: errors of v cost
- * most, those of q and k least); rough, and to be replaced by measured sensitivities once there
- * is calibration. */
+/* How much the model's output suffers from the relative squared error of a matrix, by kind, where
+ * it was not measured. In the spirit of the measurements on small trained models (held-out loss per
+ * kind: errors of v cost most, those of q and k least); rough. */
 static double sensitivity(enum tensor_kind kind)
 {
     switch (kind) {
@@ -34,7 +33,7 @@ bool plan_is_matrix(const struct plan_unit *u)
 
 static enum status method_named(const char *name, enum unit_method *out, struct error *e)
 {
-    for (int m = UNIT_CODE; m <= UNIT_BF16; m++) {
+    for (int m = UNIT_CODE; m <= UNIT_Q1_0; m++) {
         if (strcmp(name, form_name((enum unit_method)m)) == 0) {
             *out = (enum unit_method)m;
             return OK;
@@ -43,15 +42,29 @@ static enum status method_named(const char *name, enum unit_method *out, struct 
     return error_set(e, ERR_USAGE, "there is no method \"%s\"", name);
 }
 
-/* The smallest standard type that takes rows of any such length: Q4_0 in place of sign where 32
- * divides the row; Q8_0 has the block of Q4_0, so that F16 is next. */
+/* What takes the place of a method whose block does not divide the row: the next larger standard
+ * type with a smaller block. Q8_0 has the block of Q4_0, so that F16 follows both. */
+static enum unit_method next_method(enum unit_method method)
+{
+    switch (method) {
+    case UNIT_Q1_0:
+        return UNIT_Q2_0;
+    case UNIT_Q2_0:
+    case UNIT_SIGN:
+        return UNIT_Q4_0;
+    default:
+        return UNIT_F16;
+    }
+}
+
 static void fit(struct plan_unit *u)
 {
     const struct dtype_info *asked = dtype_info(form_dtype(u->method));
     if (u->cols % asked->block == 0)
         return;
-    bool q4_0 = u->method == UNIT_SIGN && u->cols % dtype_info(DTYPE_Q4_0)->block == 0;
-    u->method = q4_0 ? UNIT_Q4_0 : UNIT_F16;
+    do {
+        u->method = next_method(u->method);
+    } while (u->cols % dtype_info(form_dtype(u->method))->block != 0);
     snprintf(u->why, sizeof u->why, "rows of %llu weights are no multiple of %s's %u: stored as %s",
              (unsigned long long)u->cols, asked->name, asked->block,
              dtype_info(form_dtype(u->method))->name);
@@ -59,14 +72,10 @@ static void fit(struct plan_unit *u)
 
 static enum status set_form(struct plan_unit *u, double outliers, struct error *e)
 {
-    return form_of(&u->form, u->method, u->d, outliers, u->rows, u->cols, u->vector, e);
-}
-
-/* The next shorter group length; NULL when d is the shortest. */
-static const struct codebook *shorter(uint32_t d)
-{
-    const struct codebook *book = codebook_for(d);
-    return book > codebook_table ? book - 1 : NULL;
+    TRY(form_of(&u->form, u->method, u->d, outliers, u->rows, u->cols, u->vector, e));
+    if (u->columns && u->method == UNIT_CODE)
+        form_add_columns(&u->form, u->cols);
+    return OK;
 }
 
 struct upgrade {
@@ -76,23 +85,36 @@ struct upgrade {
     uint64_t bytes; /* what it costs */
 };
 
-/* What the next step to shorter groups would bring for u. The model of the loss: sum over
- * matrices of sensitivity * weights * relative error of the codebook on Gaussian data. Measured
- * without calibration on three small models at 1, 1.5 and 2 bits: counting matrices by their
- * weights gave lower perplexities than counting each of them alike, which starves the
- * feed-forward matrices. */
+/* What the codes of a book cost u, for the choice between matrices.
+ *
+ * Measured: what the search lost on a sample of rows (the curvature of their inputs, relative to
+ * nothing), times what such an error of an output costs the likelihood of the text, per weight.
+ *
+ * Not measured: sensitivity of the kind x error of the book on Gaussian data. On three small models
+ * at 1, 1.5 and 2 bits, counting matrices by their weights gave lower perplexities than counting
+ * each of them alike, which starves the feed-forward matrices. */
+static double cost(const struct plan_unit *u, const struct codebook *book)
+{
+    double each = u->measured ? u->loss[book - codebook_table] : sensitivity(u->kind) * book->error;
+    return each * (double)(u->rows * u->cols);
+}
+
+/* The step to the next shorter groups that bring anything. Measured losses of two lengths may be
+ * alike by chance, and what lies beyond them must stay in reach. */
 static enum status next_upgrade(const struct plan_unit *u, struct upgrade *up, struct error *e)
 {
-    const struct codebook *book = shorter(u->d);
+    const struct codebook *now = codebook_for(u->d);
     *up = (struct upgrade){.gain = -1};
-    if (!book)
-        return OK;
-    up->d = book->d;
-    TRY(form_of(&up->form, UNIT_CODE, book->d, 0, u->rows, u->cols, false, e));
-    up->bytes = up->form.bytes > u->form.bytes ? up->form.bytes - u->form.bytes : 0;
-    double weights = (double)(u->rows * u->cols);
-    double saved = sensitivity(u->kind) * weights * (codebook_for(u->d)->error - book->error);
-    up->gain = saved / (8.0 * (double)(up->bytes > 0 ? up->bytes : 1));
+    for (const struct codebook *book = now; up->gain <= 0 && book > codebook_table;) {
+        book--;
+        struct plan_unit after = *u;
+        after.d = book->d;
+        TRY(set_form(&after, 0, e));
+        uint64_t bytes = after.form.bytes > u->form.bytes ? after.form.bytes - u->form.bytes : 0;
+        double saved = cost(u, now) - cost(u, book);
+        double gain = saved / (8.0 * (double)(bytes > 0 ? bytes : 1));
+        *up = (struct upgrade){after.form, book->d, gain, bytes};
+    }
     return OK;
 }
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/codebook.h"
 #include "common/error.h"
 #include "common/forms.h"
 #include "common/model.h"
@@ -17,6 +18,9 @@ struct plan_unit {
     uint32_t block; /* UINT32_MAX outside the blocks */
     uint64_t rows, cols;
     bool vector; /* norm, bias: stays F32 */
+    bool measured, columns; /* a measuring pass knows the next; column scales pay */
+    double loss[CODEBOOK_COUNT]; /* by place in codebook_table: what such codes cost the likelihood
+                                  * of the text, per weight */
     /* out */
     enum unit_method method;
     uint32_t d; /* UNIT_CODE */
@@ -25,7 +29,7 @@ struct plan_unit {
 };
 
 struct plan_settings {
-    const char *method;     /* "code", "sign", "q8_0", "q4_0": for the matrices of blocks */
+    const char *method;     /* as --method: for the matrices of blocks */
     const char *embeddings; /* "q8_0", "q4_0", "f16", "f32": for embeddings and head */
     double bits;            /* code: all stored bits of the matrices over their weights, at most */
     double outliers;        /* sign: share of weights restored */
@@ -39,10 +43,10 @@ struct plan_totals {
 
 /* A matrix inside a block: what the method and the bits are about. */
 bool plan_is_matrix(const struct plan_unit *u);
-/* Fills the out members of units[n] and *totals. Code: every matrix starts with the longest
- * groups, then the step to shorter groups with the greatest gain per bit is taken again and
- * again while the budget lasts; see compress_plan.c for the gain. Errors: ERR_USAGE for unknown
- * words and bits outside 0.5 to 4. */
+/* Fills the out members of units[n] and *totals. Code: every matrix starts with the longest groups,
+ * then the step to shorter groups with the greatest gain per bit is taken again and again while the
+ * budget lasts; see compress_plan.c for the gain. Column scales are added where they pay and count.
+ * Errors: ERR_USAGE for unknown words and bits outside 0.5 to 4. */
 enum status plan_compression(struct plan_unit *units, uint32_t n, const struct plan_settings *s,
                              struct plan_totals *totals, struct error *e);
 

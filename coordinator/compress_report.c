@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/compress_sums.h"
+
 #define GREAT_LOSS 0.1 /* relative squared error from which nobody should be surprised */
 
 static double bits_per_weight(const struct compress_report *r)
@@ -27,17 +29,9 @@ static double ratio_source(const struct compress_report *r)
     return (double)r->source->file_bytes / (double)r->file_bytes;
 }
 
-/* Relative squared error of all matrices of the blocks together. */
-static double matrix_error(const struct compress_report *r)
+static struct compress_sums sums(const struct compress_report *r, int kind, int64_t block)
 {
-    double error2 = 0, weight2 = 0;
-    for (uint32_t i = 0; i < r->n; i++) {
-        if (!plan_is_matrix(&r->units[i]))
-            continue;
-        error2 += r->results[i].error2;
-        weight2 += r->results[i].weight2;
-    }
-    return weight2 > 0 ? error2 / weight2 : 0;
+    return compress_sums_of(r->units, r->results, r->n, kind, block);
 }
 
 static bool is_code(const struct compress_report *r)
@@ -53,6 +47,9 @@ static void print_sizes(const struct compress_report *r)
     if (is_code(r))
         printf(", at most %g bit%s per weight asked for", r->settings->bits,
                r->settings->bits == 1 ? "" : "s");
+    if (r->calibration)
+        printf("\n  calibrated on    %llu tokens in windows of %u",
+               (unsigned long long)r->calibration->tokens, r->calibration->context);
     printf("\n  before           %.2f MB, %.2f MB as F32\n", (double)r->source->file_bytes / 1e6,
            4e-6 * (double)r->source->parameters);
     printf("  after            %.2f MB", (double)r->file_bytes / 1e6);
@@ -65,34 +62,54 @@ static void print_sizes(const struct compress_report *r)
            matrix_bits(r), bits_per_weight(r));
 }
 
-/* One line per kind of matrix: how many, bits, d where codes differ in it, relative squared
- * error. */
+/* The columns that all tables share: bits and errors. */
+static void print_losses(const struct compress_report *r, const struct compress_sums *t)
+{
+    printf(" %9.3f", compress_sums_bits(t));
+    if (r->calibration && t->loss > 0)
+        printf(" %10.5f %10.5f %10.5f", t->rounded, t->fed, t->loss);
+    else if (r->calibration) /* embeddings and head are rounded, with no curvature */
+        printf(" %32s", "");
+    printf(" %10.6f", t->error);
+}
+
+static void print_heads(const struct compress_report *r, const char *first)
+{
+    printf("  %-12s %8s %9s", first, "matrices", "bits");
+    if (r->calibration)
+        printf(" %10s %10s %10s", "rounded", "fed back", "loss");
+    printf(" %10s\n", "error");
+}
+
+/* One line per kind of matrix. */
 static void print_kind(const struct compress_report *r, enum tensor_kind kind)
 {
-    uint64_t bytes = 0, weights = 0;
-    uint32_t count = 0, low = UINT32_MAX, high = 0;
-    double error2 = 0, weight2 = 0;
-    for (uint32_t i = 0; i < r->n; i++) {
-        const struct plan_unit *u = &r->units[i];
-        if (u->kind != kind || u->vector)
-            continue;
-        count++;
-        bytes += u->form.bytes;
-        weights += u->rows * u->cols;
-        low = u->d < low ? u->d : low;
-        high = u->d > high ? u->d : high;
-        error2 += r->results[i].error2;
-        weight2 += r->results[i].weight2;
-    }
-    if (count == 0)
+    struct compress_sums t = sums(r, (int)kind, SUMS_ALL);
+    if (t.matrices == 0)
         return;
-    printf("  %-12s %8u %9.3f %22.6f", model_rule(kind)->label, count,
-           8.0 * (double)bytes / (double)weights, weight2 > 0 ? error2 / weight2 : 0);
-    if (low < high)
-        printf("   %u to %u weights a byte", low, high);
-    else if (high > 0)
-        printf("   %u weights a byte", high);
+    printf("  %-12s %8u", model_rule(kind)->label, t.matrices);
+    print_losses(r, &t);
+    if (t.d_low < t.d_high)
+        printf("   %u to %u weights a byte", t.d_low, t.d_high);
+    else if (t.d_high > 0)
+        printf("   %u weights a byte", t.d_high);
     printf("\n");
+}
+
+/* One line per block, and one for all. */
+static void print_blocks(const struct compress_report *r)
+{
+    print_heads(r, "block");
+    for (uint32_t b = 0; b < r->source->config.block_count; b++) {
+        struct compress_sums t = sums(r, SUMS_ALL, b);
+        printf("  %-12u %8u", b, t.matrices);
+        print_losses(r, &t);
+        printf("   %.2f s\n", t.seconds);
+    }
+    struct compress_sums all = sums(r, SUMS_ALL, SUMS_ALL);
+    printf("  %-12s %8u", "all", all.matrices);
+    print_losses(r, &all);
+    printf("   %.2f s\n", all.seconds);
 }
 
 /* One line per reason. */
@@ -116,12 +133,14 @@ static void print_notes(const struct compress_report *r)
 static char *loss_hint(const struct compress_report *r)
 {
     char *text = NULL;
-    double error = matrix_error(r);
-    if (error > GREAT_LOSS &&
+    struct compress_sums t = sums(r, SUMS_ALL, SUMS_ALL);
+    double loss = r->calibration ? t.loss : t.error;
+    if (loss > GREAT_LOSS &&
         asprintf(&text,
-                 "%.0f %% of the weights' energy is lost: expect a clear loss of quality "
-                 "(uncalibrated); measure it with sbit eval %s --text FILE --against %s",
-                 100 * error, r->output, r->source->path) < 0)
+                 "%.0f %% of the energy of what the matrices %s is lost%s: expect a clear loss of "
+                 "quality; measure it with sbit eval %s --text FILE --against %s",
+                 100 * loss, r->calibration ? "compute" : "hold",
+                 r->calibration ? "" : " (uncalibrated)", r->output, r->source->path) < 0)
         return NULL;
     return text;
 }
@@ -145,12 +164,20 @@ static void print_ranks(const struct compress_report *r, const struct cluster *c
 void compress_report_print(const struct compress_report *r, const struct cluster *c)
 {
     print_sizes(r);
-    printf("  %-12s %8s %9s %22s\n", "kind", "matrices", "bits", "relative squared error");
+    print_heads(r, "kind");
     for (int k = 0; k < KIND_COUNT; k++)
         print_kind(r, (enum tensor_kind)k);
+    print_blocks(r);
     print_notes(r);
     print_ranks(r, c);
     print_hint(r);
+}
+
+static void set_losses(json_t *row, double rounded, double fed, double loss)
+{
+    json_object_set_new(row, "loss_rounded", json_real(rounded));
+    json_object_set_new(row, "loss_fed", json_real(fed));
+    json_object_set_new(row, "loss", json_real(loss));
 }
 
 static json_t *matrices_json(const struct compress_report *r)
@@ -163,11 +190,43 @@ static json_t *matrices_json(const struct compress_report *r)
             continue;
         double bits = 8.0 * (double)u->form.bytes / (double)(u->rows * u->cols);
         double error = result->weight2 > 0 ? result->error2 / result->weight2 : 0;
-        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:f, s:f}", "name", u->name, "type",
-                                              form_name(u->method), "d", (int)u->d, "bits", bits,
-                                              "error", error));
+        json_t *row = json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "name", u->name, "type",
+                                form_name(u->method), "d", (int)u->d, "bits", bits, "error", error,
+                                "seconds", result->seconds);
+        if (r->calibration && plan_is_matrix(u))
+            set_losses(row, compress_relative(result, result->rounded),
+                       compress_relative(result, result->fed),
+                       compress_relative(result, result->final));
+        json_array_append_new(list, row);
     }
     return list;
+}
+
+static json_t *blocks_json(const struct compress_report *r)
+{
+    json_t *list = json_array();
+    for (uint32_t b = 0; b < r->source->config.block_count; b++) {
+        struct compress_sums t = sums(r, SUMS_ALL, b);
+        json_t *row = json_pack("{s:I, s:f, s:f, s:f}", "block", (json_int_t)b, "bits",
+                                compress_sums_bits(&t), "error", t.error, "seconds", t.seconds);
+        if (r->calibration)
+            set_losses(row, t.rounded, t.fed, t.loss);
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static void set_calibration(json_t *root, const struct compress_report *r)
+{
+    char hash[24];
+    if (!r->calibration)
+        return;
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->calibration->hash);
+    json_object_set_new(root, "loss", json_real(sums(r, SUMS_ALL, SUMS_ALL).loss));
+    json_object_set_new(root, "recipe", json_string(r->calibration->recipe));
+    json_object_set_new(root, "calibration",
+                        json_pack("{s:I, s:I, s:s}", "tokens", (json_int_t)r->calibration->tokens,
+                                  "context", (json_int_t)r->calibration->context, "hash", hash));
 }
 
 static json_t *notes_json(const struct compress_report *r)
@@ -188,17 +247,20 @@ enum status compress_report_json(const struct compress_report *r, const struct c
 {
     json_t *ranks;
     TRY(cluster_ranks_json(c, &ranks, e));
-    *out = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:b, s:i, s:o, s:o, s:o}", "model",
-        r->source->path, "output", r->output, "file_bytes", (json_int_t)r->file_bytes,
-        "source_bytes", (json_int_t)r->source->file_bytes, "parameters",
-        (json_int_t)r->source->parameters, "ratio_f32", ratio_f32(r), "ratio_source",
-        ratio_source(r), "bits_per_weight", bits_per_weight(r), "matrix_bits_per_weight",
-        matrix_bits(r), "seconds", r->seconds, "method", r->settings->method, "over_budget",
-        (int)r->totals->over_budget, "files", (int)r->files, "notes", notes_json(r), "matrices",
-        matrices_json(r), "ranks", ranks);
+    *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:b, s:i, s:o, "
+                     "s:o, s:o, s:o}",
+                     "model", r->source->path, "output", r->output, "file_bytes",
+                     (json_int_t)r->file_bytes, "source_bytes", (json_int_t)r->source->file_bytes,
+                     "parameters", (json_int_t)r->source->parameters, "ratio_f32", ratio_f32(r),
+                     "ratio_source", ratio_source(r), "bits_per_weight", bits_per_weight(r),
+                     "matrix_bits_per_weight", matrix_bits(r), "error",
+                     sums(r, SUMS_ALL, SUMS_ALL).error, "seconds", r->seconds, "method",
+                     r->settings->method, "over_budget", (int)r->totals->over_budget, "files",
+                     (int)r->files, "notes", notes_json(r), "matrices", matrices_json(r), "blocks",
+                     blocks_json(r), "ranks", ranks);
     FAIL_IF(!*out, e, ERR_MEMORY, "the report cannot be put into JSON");
     if (is_code(r))
         json_object_set_new(*out, "bits_asked", json_real(r->settings->bits));
+    set_calibration(*out, r);
     return OK;
 }

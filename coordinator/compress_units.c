@@ -17,7 +17,8 @@ static enum status refuse_compressed(const struct weights *w, struct error *e)
     for (uint64_t i = 0; i < w->n_tensors; i++) {
         const char *dot = strrchr(w->tensors[i].name, '.');
         bool ours = dot && (strcmp(dot, ".code") == 0 || strcmp(dot, ".outlier_row") == 0);
-        FAIL_IF(ours || w->tensors[i].dtype == DTYPE_Q1_0, e, ERR_UNSUPPORTED,
+        enum dtype dtype = w->tensors[i].dtype;
+        FAIL_IF(ours || dtype == DTYPE_Q1_0 || dtype == DTYPE_Q2_0, e, ERR_UNSUPPORTED,
                 "%s is already compressed (tensor %s): compress the original instead", w->path,
                 w->tensors[i].name);
     }
@@ -57,6 +58,46 @@ enum status compress_units(const struct weights *w, struct plan_unit **units, ui
             if (model_rule((enum tensor_kind)k)->per_block)
                 append(w, (enum tensor_kind)k, b, *units, n);
     return OK;
+}
+
+enum status compress_take_measured(struct plan_unit *units, uint32_t n,
+                                   const struct msg_measured *m, struct error *e)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct plan_unit *u = &units[i];
+        if (!plan_is_matrix(u) || u->block != m->block || (uint32_t)u->kind != m->kind)
+            continue;
+        FAIL_IF(u->measured != m->importance, e, ERR_PEER, "%s was measured out of turn", u->name);
+        for (int d = 0; d < CODEBOOK_COUNT; d++)
+            u->loss[d] = m->importance ? u->loss[d] * m->energy : m->loss[d];
+        u->columns = m->importance ? u->columns : m->columns;
+        u->measured = true;
+        return OK;
+    }
+    return error_set(e, ERR_PEER, "a matrix of kind %u in block %u was measured: there is none",
+                     m->kind, m->block);
+}
+
+bool compress_is_shared(const struct plan_unit *u, bool calibrated, bool distilled)
+{
+    bool norm =
+        u->kind == KIND_ATTN_NORM || u->kind == KIND_FFN_NORM || u->kind == KIND_OUTPUT_NORM;
+    return calibrated && (plan_is_matrix(u) || (distilled && norm));
+}
+
+const char *compress_step_name(enum tensor_kind kind)
+{
+    switch (kind) {
+    case KIND_Q:
+    case KIND_K:
+    case KIND_V:
+        return "q, k, v";
+    case KIND_GATE:
+    case KIND_UP:
+        return "gate, up";
+    default:
+        return model_rule(kind)->label;
+    }
 }
 
 uint64_t compress_work(const struct plan_unit *u)

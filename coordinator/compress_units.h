@@ -15,6 +15,18 @@ enum status compress_units(const struct weights *w, struct plan_unit **units, ui
 enum status compress_deal(const struct plan_unit *units, uint32_t n, uint32_t blocks,
                           uint32_t ranks, uint32_t *rank_of, struct error *e);
 
+/* Takes what the measuring pass says of a matrix into its unit. Errors: ERR_PEER for a matrix that
+ * is none, or is known already. */
+enum status compress_take_measured(struct plan_unit *units, uint32_t n,
+                                   const struct msg_measured *m, struct error *e);
+
+/* Whether all ranks work on the unit together: calibrated matrices of the blocks, and with
+ * distilled the norms that are tuned with them. The rest is dealt. */
+bool compress_is_shared(const struct plan_unit *u, bool calibrated, bool distilled);
+
+/* "q, k, v" for the kinds that are computed in one step, by any of them. */
+const char *compress_step_name(enum tensor_kind kind);
+
 /* What a unit costs in time, in arbitrary units that can be added. */
 uint64_t compress_work(const struct plan_unit *u);
 

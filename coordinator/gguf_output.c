@@ -17,7 +17,7 @@
 #include "coordinator/output_path.h"
 
 /* Unwritten bytes of a file that may gather: what fsync has to wait for in the end. */
-enum { WRITE_BACK_BYTES = 32 << 20 };
+enum { WRITE_BACK_BYTES = 32 << 20, READ_BYTES = 1 << 20 };
 
 struct out_tensor {
     char name[65];
@@ -34,7 +34,7 @@ struct out_file {
     struct gguf_writer *writer;
     char *path, *target, *part; /* as named; behind links; target while it is not complete */
     int fd;
-    bool made, renamed;
+    bool made, renamed, dirty; /* dirty: written since the last sync */
     uint64_t n_tensors, header_bytes, unwritten;
 };
 
@@ -53,6 +53,9 @@ struct gguf_output {
     uint64_t set_hash;         /* 0 until all tensors are complete */
     struct kept_file *kept;
     size_t n_kept;
+    bool resumable, left; /* files are NAME.part; stay when this process ends */
+    enum gguf_parts parts;
+    uint64_t layout;
 };
 
 /* Says early what begin finds out for every single file. */
@@ -91,7 +94,7 @@ void gguf_output_free(struct gguf_output *o)
         struct out_file *f = &o->files[i];
         if (f->made && f->fd >= 0)
             close(f->fd);
-        if (f->made && !f->renamed)
+        if (f->made && !f->renamed && !o->left)
             unlink(f->part);
         if (i > 0)
             gguf_writer_free(f->writer);
@@ -200,21 +203,46 @@ static enum status name_file(struct gguf_output *o, uint32_t i, struct error *e)
     TRY(output_path_resolve(&f->target, f->path, e));
     room = strlen(f->target) + 32;
     TRY(mem_array(&f->part, room, 1, "a file name", e));
-    snprintf(f->part, room, "%s.part-%ld", f->target, (long)getpid());
+    if (o->resumable)
+        snprintf(f->part, room, "%s.part", f->target);
+    else
+        snprintf(f->part, room, "%s.part-%ld", f->target, (long)getpid());
     return OK;
 }
 
 /* Over a file that is being read, the output would destroy what the user may have only once. */
-static enum status check_kept(const struct gguf_output *o, const struct out_file *f,
+static enum status check_kept(const struct gguf_output *o, const char *path, const char *target,
                               struct error *e)
 {
     struct stat st;
-    if (stat(f->target, &st) != 0)
+    if (stat(target, &st) != 0)
         return OK;
     for (size_t i = 0; i < o->n_kept; i++)
         FAIL_IF(o->kept[i].device == st.st_dev && o->kept[i].inode == st.st_ino, e, ERR_USAGE,
-                "%s is a file of the source itself: name another file with -o", f->path);
+                "%s is a file of the source itself: name another file with -o", path);
     return OK;
+}
+
+void gguf_output_resume(struct gguf_output *o, enum gguf_parts parts)
+{
+    o->resumable = true;
+    o->parts = parts;
+}
+
+void gguf_output_leave(struct gguf_output *o)
+{
+    o->left = true;
+}
+
+enum status gguf_output_check(const struct gguf_output *o, char **target, struct error *e)
+{
+    TRY(output_path_resolve(target, o->path, e));
+    enum status status = check_kept(o, o->path, *target, e);
+    if (status == OK)
+        return OK;
+    free(*target);
+    *target = NULL;
+    return status;
 }
 
 /* A key of a type that has no setter of its own; value: its little-endian bytes. */
@@ -277,7 +305,7 @@ static enum status lay_out(struct gguf_output *o, uint32_t i, struct error *e)
     struct out_file *f = &o->files[i];
     uint8_t *header;
     TRY(name_file(o, i, e));
-    TRY(check_kept(o, f, e));
+    TRY(check_kept(o, f->path, f->target, e));
     f->writer = o->first;
     if (i > 0)
         TRY(gguf_writer_create(&f->writer, GGUF_OUTPUT_ALIGNMENT, e));
@@ -292,17 +320,56 @@ static enum status lay_out(struct gguf_output *o, uint32_t i, struct error *e)
         TRY(set_split_keys(o, i, e));
     TRY(set_hashes(o, i, e));
     TRY(gguf_writer_header(f->writer, &header, &f->header_bytes, e));
+    o->layout = XXH3_64bits_withSeed(header, f->header_bytes, o->layout);
     free(header);
     return OK;
 }
 
-static enum status open_file(struct out_file *f, struct error *e)
+/* Whether an earlier process has given the file its name; such a file is not touched again. */
+static bool is_published(const struct gguf_output *o, const struct out_file *f)
 {
-    off_t size = (off_t)gguf_writer_file_bytes(f->writer);
-    f->fd = open(f->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    struct stat st;
+    return o->parts == GGUF_PARTS_SEALED && access(f->part, F_OK) != 0 &&
+           stat(f->target, &st) == 0 && (uint64_t)st.st_size == gguf_writer_file_bytes(f->writer);
+}
+
+/* Bytes of another layout must not shine through the gaps between tensors. */
+static enum status clear(const struct gguf_output *o, const struct out_file *f, off_t size,
+                         struct error *e)
+{
+    struct stat st;
+    if (o->parts >= GGUF_PARTS_SOME && fstat(f->fd, &st) == 0 && st.st_size == size)
+        return OK;
+    FAIL_IF(o->parts == GGUF_PARTS_SEALED, e, ERR_IO,
+            "%s, which was complete, is gone or has changed: remove the .journal file beside it to "
+            "begin again",
+            f->part);
+    return ftruncate(f->fd, 0) == 0 ? OK : error_set_errno(e, ERR_IO, "cannot write %s", f->part);
+}
+
+static enum status open_part(const struct gguf_output *o, struct out_file *f, struct error *e)
+{
+    bool fresh = !o->resumable || o->parts == GGUF_PARTS_NONE;
+    f->fd = open(f->part, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), 0666);
+    FAIL_IF(f->fd < 0 && errno == EEXIST, e, ERR_IO,
+            "%s is in the way, and no journal says what it is: remove it, or name another file "
+            "with -o",
+            f->part);
     if (f->fd < 0)
         return error_set_errno(e, ERR_IO, "cannot write %s", f->part);
     f->made = true;
+    return OK;
+}
+
+static enum status open_file(const struct gguf_output *o, struct out_file *f, struct error *e)
+{
+    off_t size = (off_t)gguf_writer_file_bytes(f->writer);
+    f->renamed = is_published(o, f);
+    f->fd = -1;
+    if (f->renamed)
+        return OK;
+    TRY(open_part(o, f, e));
+    TRY(clear(o, f, size, e));
     bool reserved = fallocate(f->fd, 0, 0, size) == 0;
     bool cannot_tell = !reserved && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL);
     if (reserved || (cannot_tell && ftruncate(f->fd, size) == 0))
@@ -317,8 +384,8 @@ enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struc
     for (uint32_t i = 0; i < o->n_files; i++)
         TRY(lay_out(o, i, e));
     for (uint32_t i = 0; i < o->n_files; i++)
-        TRY(open_file(&o->files[i], e));
-    return OK;
+        TRY(open_file(o, &o->files[i], e));
+    return o->resumable ? output_path_sync_folder(o->files[0].target, e) : OK;
 }
 
 uint64_t gguf_output_bytes(const struct gguf_output *o)
@@ -368,6 +435,87 @@ static enum status write_at(const struct out_file *f, uint64_t at, const void *d
     return OK;
 }
 
+enum status gguf_output_read(const struct gguf_output *o, uint32_t index, uint64_t offset,
+                             void *data, uint64_t size, struct error *e)
+{
+    const struct out_tensor *t = &o->tensors[index];
+    const struct out_file *f = &o->files[t->file];
+    uint64_t at = gguf_writer_offset(f->writer, t->place) + offset;
+    for (uint64_t done = 0; done < size;) {
+        ssize_t n = pread(f->fd, (uint8_t *)data + done, size - done, (off_t)(at + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_set_errno(e, ERR_IO, "cannot read %s", f->part);
+        FAIL_IF(n == 0, e, ERR_IO, "%s was cut short while it was written", f->part);
+        done += (uint64_t)n;
+    }
+    return OK;
+}
+
+/* *hash of the bytes that stand in the file, whoever wrote them. */
+static enum status hash_stored(const struct gguf_output *o, uint32_t index, uint64_t *hash,
+                               struct error *e)
+{
+    const struct out_tensor *t = &o->tensors[index];
+    uint8_t *chunk = NULL;
+    XXH3_state_t *state = XXH3_createState();
+    FAIL_IF(!state, e, ERR_MEMORY, "out of memory: a tensor's hash");
+    enum status status = mem_array(&chunk, READ_BYTES, 1, "a part of a tensor", e);
+    XXH3_64bits_reset(state);
+    for (uint64_t at = 0; status == OK && at < t->bytes; at += READ_BYTES) {
+        uint64_t size = t->bytes - at < READ_BYTES ? t->bytes - at : READ_BYTES;
+        status = gguf_output_read(o, index, at, chunk, size, e);
+        if (status == OK)
+            XXH3_64bits_update(state, chunk, size);
+    }
+    *hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    free(chunk);
+    return status;
+}
+
+enum status gguf_output_adopt(struct gguf_output *o, uint32_t index, uint64_t hash, bool *same,
+                              struct error *e)
+{
+    struct out_tensor *t = &o->tensors[index];
+    uint64_t stored = 0;
+    TRY(hash_stored(o, index, &stored, e));
+    *same = stored == hash;
+    if (*same) {
+        t->written = t->bytes;
+        t->digest = hash;
+    }
+    return OK;
+}
+
+void gguf_output_forget(struct gguf_output *o, uint32_t index)
+{
+    o->tensors[index].written = 0;
+    o->tensors[index].digest = 0;
+}
+
+uint64_t gguf_output_layout(const struct gguf_output *o)
+{
+    return o->layout;
+}
+
+uint64_t gguf_output_hash(const struct gguf_output *o, uint32_t index)
+{
+    return o->tensors[index].digest;
+}
+
+enum status gguf_output_sync(struct gguf_output *o, struct error *e)
+{
+    for (uint32_t i = 0; i < o->n_files; i++) {
+        struct out_file *f = &o->files[i];
+        if (f->dirty && fdatasync(f->fd) != 0)
+            return error_set_errno(e, ERR_IO, "cannot write %s", f->path);
+        f->dirty = false;
+    }
+    return OK;
+}
+
 static enum status hash_part(struct out_tensor *t, const void *data, uint64_t size, struct error *e)
 {
     if (!t->hash) {
@@ -399,6 +547,7 @@ enum status gguf_output_write(struct gguf_output *o, uint32_t index, uint64_t of
     if (size == 0)
         return OK;
     TRY(write_at(f, gguf_writer_offset(f->writer, t->place) + offset, data, size, e));
+    f->dirty = true;
     write_back(f, size);
     return hash_part(t, data, size, e);
 }
@@ -436,19 +585,22 @@ static enum status rename_all(struct gguf_output *o, struct error *e)
 {
     for (uint32_t i = 0; i < o->n_files; i++) {
         struct out_file *f = &o->files[i];
-        f->renamed = rename(f->part, f->target) == 0;
+        f->renamed = f->renamed || rename(f->part, f->target) == 0;
         if (f->renamed)
             continue;
         FAIL_IF(i > 0, e, ERR_IO,
                 "cannot write %s: %s. The first %u of %u files are in place and stay, the others "
-                "were removed: compress again to get a whole set",
-                f->path, strerror(errno), i, o->n_files);
+                "%s",
+                f->path, strerror(errno), i, o->n_files,
+                o->resumable
+                    ? "wait under their names with .part behind: --resume completes the set"
+                    : "were removed: compress again to get a whole set");
         return error_set_errno(e, ERR_IO, "cannot write %s", f->path);
     }
     return OK;
 }
 
-enum status gguf_output_finish(struct gguf_output *o, struct error *e)
+enum status gguf_output_seal(struct gguf_output *o, struct error *e)
 {
     for (uint32_t i = 0; i < o->n_tensors; i++)
         FAIL_IF(o->tensors[i].written != o->tensors[i].bytes, e, ERR_PEER,
@@ -459,5 +611,17 @@ enum status gguf_output_finish(struct gguf_output *o, struct error *e)
         TRY(write_header(o, i, e));
     for (uint32_t i = 0; i < o->n_files; i++)
         TRY(sync_and_close(&o->files[i], e));
-    return rename_all(o, e);
+    return OK;
+}
+
+enum status gguf_output_publish(struct gguf_output *o, struct error *e)
+{
+    TRY(rename_all(o, e));
+    return output_path_sync_folder(o->files[0].target, e);
+}
+
+enum status gguf_output_finish(struct gguf_output *o, struct error *e)
+{
+    TRY(gguf_output_seal(o, e));
+    return gguf_output_publish(o, e);
 }

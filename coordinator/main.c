@@ -142,6 +142,7 @@ static enum status send_hello(struct loop *loop, struct error *e)
     snprintf(h->cpu, sizeof h->cpu, "%s", kernels.variant);
     h->cores = usable_cores();
     h->ram_bytes = sysinfo_ram();
+    h->available_bytes = sysinfo_available();
     return loop_send(loop, 0, &m, e);
 }
 

@@ -25,6 +25,7 @@ static void set_defaults(struct options *o)
         .bits = 1,
         .outliers = 0.02,
         .embeddings = "q8_0",
+        .calib_tokens = 131072,
         .n_predict = -1,
         .temp = 0.8,
         .top_k = 40,
@@ -200,13 +201,14 @@ static enum status parse_choice(const struct parser *p, const struct option_rule
 static enum status parse_list(const struct parser *p, const struct option_rule *r, const char *text,
                               struct error *e)
 {
-    size_t most = sizeof p->o->stop / sizeof p->o->stop[0];
-    FAIL_IF(p->o->n_stop == most, e, ERR_USAGE,
+    struct word_list *list = (struct word_list *)((char *)p->o + r->offset);
+    size_t most = sizeof list->at / sizeof list->at[0];
+    FAIL_IF(list->n == most, e, ERR_USAGE,
             "--%s may be given %zu times at most; see sbit %s --help", r->name, most,
             p->command->name);
     if (!*text)
         return bad_value(p, r, text, "some text", e);
-    p->o->stop[p->o->n_stop++] = text;
+    list->at[list->n++] = text;
     return OK;
 }
 
@@ -293,6 +295,34 @@ static enum status parse_positional(struct parser *p, const char *word, struct e
     return OK;
 }
 
+static bool no_calibration(const struct options *o)
+{
+    return o->calib.n > 0 && !strcmp(o->calib.at[0], "none");
+}
+
+bool options_calibrated(const struct options *o)
+{
+    return strcmp(o->method, "sign") && !no_calibration(o);
+}
+
+/* What compress says of its calibration. */
+static enum status check_calibration(const struct options *o, struct error *e)
+{
+    bool sign = !strcmp(o->method, "sign");
+    for (uint32_t i = 0; i < o->calib.n; i++)
+        FAIL_IF(o->calib.n > 1 && !strcmp(o->calib.at[i], "none"), e, ERR_USAGE,
+                "--calib none and --calib FILE exclude each other; see sbit compress --help");
+    FAIL_IF(sign && o->calib.n > 0 && !no_calibration(o), e, ERR_USAGE,
+            "method sign is never calibrated: leave --calib out, or take --method q1_0");
+    FAIL_IF(no_calibration(o) && (!strcmp(o->method, "q2_0") || !strcmp(o->method, "q1_0")), e,
+            ERR_USAGE, "method %s needs a calibration text: leave --calib none out", o->method);
+    bool asked = o->recipe || o->has_distill || o->has_calib_tokens || o->calib_context || o->ram;
+    FAIL_IF(!options_calibrated(o) && asked, e, ERR_USAGE,
+            "--recipe, --distill, --calib-tokens, --calib-ctx and --ram need a calibration: %s",
+            sign ? "method sign has none" : "leave --calib none out");
+    return OK;
+}
+
 /* What the table cannot say: options that need or exclude each other. */
 static enum status check_together(const struct options *o, struct error *e)
 {
@@ -301,8 +331,10 @@ static enum status check_together(const struct options *o, struct error *e)
             r->name);
     FAIL_IF(o->prompt && o->prompt_file, e, ERR_USAGE,
             "-p and -f exclude each other; see sbit %s --help", r->name);
-    FAIL_IF(o->command == CMD_EVAL && !o->text, e, ERR_USAGE,
-            "--text FILE is missing; see sbit eval --help");
+    FAIL_IF(o->command == CMD_EVAL && !o->text && !o->tasks, e, ERR_USAGE,
+            "--text FILE or --tasks FILE is missing; see sbit eval --help");
+    FAIL_IF(o->command == CMD_EVAL && o->text && o->tasks, e, ERR_USAGE,
+            "--text and --tasks exclude each other; see sbit eval --help");
     FAIL_IF(o->command == CMD_COMPRESS && !o->output, e, ERR_USAGE,
             "-o FILE is missing; see sbit compress --help");
     FAIL_IF(o->has_bits && o->type && strcmp(o->type, "code"), e, ERR_USAGE,
@@ -311,6 +343,8 @@ static enum status check_together(const struct options *o, struct error *e)
     FAIL_IF(o->has_bits && strcmp(o->method, "code"), e, ERR_USAGE,
             "--bits belongs to --method code; %s has a fixed size; see sbit compress --help",
             o->method);
+    if (o->command == CMD_COMPRESS)
+        TRY(check_calibration(o, e));
     return OK;
 }
 

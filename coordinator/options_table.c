@@ -15,7 +15,7 @@
 
 #define AT(field) offsetof(struct options, field)
 
-static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", NULL};
+static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", "q2_0", "q1_0", NULL};
 static const char *const embedding_types[] = {"q8_0", "q4_0", "f16", "f32", NULL};
 static const char *const matrix_types[] = {"code", "q8_0", "q4_0", "q2_0", "q1_0",
                                            "f16",  "bf16", "f32",  NULL};
@@ -27,9 +27,10 @@ const struct option_rule option_rules[] = {
      "the GGUF file to write"},
     {"method", 0, OPTION_CHOICE, AT(method), 0, 0, 0, methods, COMPRESS, "NAME",
      "code: one byte per 2 to 16 weights, see --bits (default);\n"
+     "q8_0, q4_0, q2_0, q1_0: standard types that other GGUF runtimes\n"
+     "read, of 8.5, 4.5, 2.25 and 1.125 bits;\n"
      "sign: signs, a scale per 128, the largest 2 % in F16: about\n"
-     "2.4 bits per weight, see --outliers;\n"
-     "q8_0, q4_0: standard types that other GGUF runtimes read"},
+     "2.4 bits per weight, see --outliers; never calibrated"},
     {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, COMPRESS, "B",
      "bits per weight of the matrices for method code, 0.5 to 4\n(default 1)"},
     {"outliers", 0, OPTION_REAL, AT(outliers), 0, 0, 0.5, NULL, COMPRESS, "SHARE",
@@ -38,6 +39,36 @@ const struct option_rule option_rules[] = {
      "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
     {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, SIZE_MEBI, SIZE_PEBI, NULL, COMPRESS, "SIZE",
      "cut the output into files of at most SIZE (500M, 4G)"},
+    {"calib", 0, OPTION_LIST, AT(calib), 0, 0, 0, NULL, COMPRESS, "FILE",
+     "text whose statistics steer the compression; up to 8 times, the\n"
+     "texts then take turns (default: a text inside the program);\n"
+     "none: round every weight by itself, much faster and much worse"},
+    {"calib-tokens", 0, OPTION_U32, AT(calib_tokens), AT(has_calib_tokens), 16, 16777216, NULL,
+     COMPRESS, "N", "use at most N tokens of it (default 131072)"},
+    {"calib-ctx", 0, OPTION_U32, AT(calib_context), 0, 2, 16777216, NULL, COMPRESS, "N",
+     "in windows of N tokens (default: the model's context, at most 512)"},
+    {"distill", 0, OPTION_U32, AT(distill), AT(has_distill), 0, 1000, NULL, COMPRESS, "N",
+     "at the end, tune row scales and norms in N passes over it\n"
+     "against the original's logits (default 0): 2 passes gain\n"
+     "most of what there is, and cost more than all the rest"},
+    {"recipe", 0, OPTION_STRING, AT(recipe), 0, 0, 0, NULL, COMPRESS, "WORDS",
+     "steps of the compression, NAME=VALUE separated by commas, see\n"
+     "docs/compression.md; plain: rounding only"},
+    {"ram", 0, OPTION_SIZE, AT(ram), 0, SIZE_MEBI, SIZE_PEBI, NULL, COMPRESS, "SIZE",
+     "keep each rank's memory below SIZE (512M, 2G): activations go to\n"
+     "disk ($TMPDIR or /var/tmp) and second moments are cut into blocks\n"
+     "where that is needed"},
+    {"resume", 0, OPTION_FLAG, AT(resume), 0, 0, 0, NULL, COMPRESS, NULL,
+     "go on where an earlier run of the same command was stopped, by\n"
+     "whatever; the result is the same to the last bit. Until a run is\n"
+     "complete its work is kept in FILE.part and FILE.journal; without\n"
+     "--resume such work is never written over, but refused: remove\n"
+     "both to begin again"},
+    {"dry-run", 0, OPTION_FLAG, AT(dry_run), 0, 0, 0, NULL, COMPRESS, NULL,
+     "print what would be done, its size and about how long it would\n"
+     "take, from a measurement of some seconds; write nothing"},
+    {"html", 0, OPTION_STRING, AT(html), 0, 0, 0, NULL, COMPRESS, "FILE",
+     "write the report with plots to FILE as one page"},
     {"shape", 0, OPTION_STRING, AT(shape), 0, 0, 0, NULL, BENCH, "NAME",
      "tinyllama-1.1b (default), llama-3.2-1b, llama-3.2-3b, llama-3-8b,\n"
      "llama-2-7b, mistral-7b, qwen2.5-0.5b, qwen2.5-1.5b, qwen3-0.6b,\n"
@@ -84,11 +115,16 @@ const struct option_rule option_rules[] = {
     {"ignore-eos", 0, OPTION_FLAG, AT(ignore_eos), 0, 0, 0, NULL, RUN, NULL,
      "go on after the end token"},
     {"text", 0, OPTION_STRING, AT(text), 0, 0, 0, NULL, EVAL, "FILE", "the text to score"},
+    {"tasks", 0, OPTION_STRING, AT(tasks), 0, 0, 0, NULL, EVAL, "FILE",
+     "multiple-choice questions to answer, one JSON object a line\n"
+     "(docs/tasks.md)"},
     {"against", 0, OPTION_STRING, AT(against), 0, 0, 0, NULL, EVAL, "REF",
      "also compare with the model REF: mean KL divergence and how\n"
-     "often both find the same token likeliest"},
+     "often both find the same token likeliest; for questions its\n"
+     "accuracy and how often both take the same choice"},
     {"ctx", 0, OPTION_U32, AT(context), 0, 2, 16777216, NULL, RUN | EVAL, "N",
-     "context in tokens (default: the model's, for run at most 4096,\nfor eval at most 512)"},
+     "context in tokens (default: the model's, for run at most 4096,\n"
+     "for eval --text at most 512)"},
     {"ctx", 0, OPTION_U32, AT(context), 0, 2, 16777216, NULL, BENCH, "N",
      "context in tokens (default: prompt and generated tokens)"},
     {"threads", 0, OPTION_U32, AT(threads), 0, 1, 1024, NULL, KERNELS, "N",
@@ -128,10 +164,12 @@ const struct command_rule command_rules[] = {
      "Without -p and -f: reads lines from standard input; all lines continue one text, each sees\n"
      "what came before; it is not a chat (Ctrl-C stops an answer, Ctrl-D ends). When the context\n"
      "is full the next line begins a new text.\n\n" MODEL_IS},
-    {"eval", CMD_EVAL, "MODEL", "measure perplexity, and distance from a reference model",
+    {"eval", CMD_EVAL, "MODEL", "measure perplexity or accuracy, and distance from a reference",
      "Scores a text: perplexity over windows of --ctx tokens that do not overlap, and with "
      "--against\n"
-     "the mean KL divergence from a reference model in nats.\n\n" MODEL_IS},
+     "the mean KL divergence from a reference model in nats. Or answers multiple-choice questions:\n"
+     "each choice is scored as the continuation of its question, by its log-likelihood per byte.\n\n"
+     MODEL_IS},
     {"inspect", CMD_INSPECT, "MODEL", "list what a model file holds",
      "Prints architecture, tokenizer, tensors and bits per weight.\n\n" MODEL_IS},
     {"tokenize", CMD_TOKENIZE, "MODEL", "print the token ids of a text",

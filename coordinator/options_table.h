@@ -9,7 +9,7 @@
 enum option_kind {
     OPTION_FLAG,   /* bool */
     OPTION_STRING, /* const char * */
-    OPTION_LIST,   /* const char *stop[8] with n_stop */
+    OPTION_LIST,   /* struct word_list */
     OPTION_CHOICE, /* const char *, one of choices */
     OPTION_WIRE,   /* enum wire_type: the place among choices */
     OPTION_CACHE,  /* enum cache_type, likewise */

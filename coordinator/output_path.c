@@ -1,6 +1,7 @@
 #include "coordinator/output_path.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -103,4 +104,18 @@ enum status output_path_resolve(char **out, const char *path, struct error *e)
             return mem_string(out, links > 0 ? at : path, e);
     }
     return error_set(e, ERR_IO, "%s leads through more than %d symbolic links", path, LINKS_MAX);
+}
+
+enum status output_path_sync_folder(const char *path, struct error *e)
+{
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) /* may be written but not listed */
+        return OK;
+    bool failed = fsync(fd) != 0 && errno == EIO;
+    close(fd);
+    FAIL_IF(failed, e, ERR_IO, "cannot write %s: the disk fails", path);
+    return OK;
 }

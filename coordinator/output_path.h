@@ -11,4 +11,8 @@
  * or is reached through them: renaming over such a name would break it for the whole machine. */
 enum status output_path_resolve(char **out, const char *path, struct error *e);
 
+/* Syncs the folder of path, so that a file made or renamed there keeps its name after a power cut. A
+ * file system that cannot is no error. Errors: ERR_IO when the disk fails. */
+enum status output_path_sync_folder(const char *path, struct error *e);
+
 #endif

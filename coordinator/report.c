@@ -1,4 +1,5 @@
-/* What a command leaves behind besides its result: the --json file and the --stats table. */
+/* What a command leaves behind besides its result: the --json and --html files and the --stats
+ * table. */
 #include "coordinator/cluster.h"
 
 #include <errno.h>
@@ -40,15 +41,15 @@ const char *report_ratio(char out[128], uint64_t bytes, double others, const cha
     return out;
 }
 
-enum status report_check_path(const char *path, struct error *e)
+static enum status check_target(const char *path, const char *option, struct error *e)
 {
     struct stat st;
     char *part;
     if (!path)
         return OK;
-    FAIL_IF(!*path, e, ERR_USAGE, "--json needs the name of a file");
+    FAIL_IF(!*path, e, ERR_USAGE, "%s needs the name of a file", option);
     FAIL_IF(stat(path, &st) == 0 && S_ISDIR(st.st_mode), e, ERR_IO,
-            "%s is a folder: --json needs the name of a file", path);
+            "%s is a folder: %s needs the name of a file", path, option);
     if (is_special(path))
         return OK;
     TRY(part_name(&part, path, e));
@@ -62,6 +63,16 @@ enum status report_check_path(const char *path, struct error *e)
     }
     free(part);
     return status;
+}
+
+enum status report_check_path(const char *path, struct error *e)
+{
+    return check_target(path, "--json", e);
+}
+
+enum status report_check_page(const char *path, struct error *e)
+{
+    return check_target(path, "--html", e);
 }
 
 /* The file's name, behind the folder. */
@@ -104,39 +115,51 @@ static bool is_utf8(const char *s)
     return true;
 }
 
-enum status report_check_names(const struct options *o, struct error *e)
+/* Refuses a report at path that would replace the file of that name. */
+static enum status check_apart(const char *path, const char *option, const char *name,
+                               struct error *e)
 {
-    const char *const names[] = {o->model, o->output, o->against, o->text, o->prompt_file};
-    for (size_t i = 0; o->json && i < sizeof names / sizeof names[0]; i++) {
-        if (!names[i])
-            continue;
-        FAIL_IF(!is_special(o->json) && same_file(o->json, names[i]), e, ERR_USAGE,
-                "--json %s would overwrite %s: name another file", o->json, names[i]);
-        FAIL_IF(!is_utf8(names[i]), e, ERR_USAGE,
-                "the name %s is not UTF-8, so --json cannot report it: rename it or leave out "
-                "--json",
-                names[i]);
-    }
+    if (!path || !name)
+        return OK;
+    FAIL_IF(!is_special(path) && same_file(path, name), e, ERR_USAGE,
+            "%s %s would overwrite %s: name another file", option, path, name);
+    FAIL_IF(!is_utf8(name), e, ERR_USAGE,
+            "the name %s is not UTF-8, so %s cannot report it: rename it or leave out %s", name,
+            option, option);
     return OK;
 }
 
-static enum status dump(const json_t *root, const char *file, const char *mode, const char *path,
-                        struct error *e)
+enum status report_check_names(const struct options *o, struct error *e)
+{
+    const char *const names[] = {o->model, o->output, o->against,
+                                 o->text,  o->tasks,  o->prompt_file};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        TRY(check_apart(o->json, "--json", names[i], e));
+        TRY(check_apart(o->html, "--html", names[i], e));
+    }
+    for (uint32_t i = 0; i < o->calib.n; i++) {
+        TRY(check_apart(o->json, "--json", o->calib.at[i], e));
+        TRY(check_apart(o->html, "--html", o->calib.at[i], e));
+    }
+    return check_apart(o->json, "--json", o->html, e);
+}
+
+static enum status put(const char *text, size_t size, const char *file, const char *mode,
+                       const char *path, struct error *e)
 {
     FILE *f = fopen(file, mode);
     if (!f)
         return error_set_errno(e, ERR_IO, "cannot write %s", path);
-    bool good = json_dumpf(root, f, JSON_INDENT(2) | JSON_PRESERVE_ORDER) == 0;
-    good = fputc('\n', f) != EOF && good;
+    bool good = fwrite(text, 1, size, f) == size;
     good = fclose(f) == 0 && good;
     return good ? OK : error_set_errno(e, ERR_IO, "cannot write %s", path);
 }
 
-static enum status dump_beside(const json_t *root, const char *path, struct error *e)
+static enum status put_beside(const char *text, size_t size, const char *path, struct error *e)
 {
     char *part;
     TRY(part_name(&part, path, e));
-    enum status status = dump(root, part, "wb", path, e);
+    enum status status = put(text, size, part, "wb", path, e);
     if (status == OK && rename(part, path) != 0)
         status = error_set_errno(e, ERR_IO, "cannot rename %s to %s", part, path);
     if (status != OK)
@@ -145,14 +168,22 @@ static enum status dump_beside(const json_t *root, const char *path, struct erro
     return status;
 }
 
+enum status report_write_text(const char *text, size_t size, const char *path, struct error *e)
+{
+    fflush(stdout); /* which may be the same file; "a": it may hold something already */
+    return is_special(path) ? put(text, size, path, "ab", path, e)
+                            : put_beside(text, size, path, e);
+}
+
 enum status report_write_json(json_t *root, const char *path, struct error *e)
 {
-    if (!root)
-        return error_set(e, ERR_MEMORY, "out of memory: the report for %s", path);
-    fflush(stdout); /* which may be the same file; "a": it may hold something already */
-    enum status status =
-        is_special(path) ? dump(root, path, "ab", path, e) : dump_beside(root, path, e);
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     json_decref(root);
+    FAIL_IF(!text, e, ERR_MEMORY, "out of memory: the report for %s", path);
+    size_t size = strlen(text);
+    text[size++] = '\n'; /* in place of the terminator */
+    enum status status = report_write_text(text, size, path, e);
+    free(text);
     return status;
 }
 

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 # gcc and libc6-dev are named apart because a bare system installs no recommended packages.
 packages=(gcc libc6-dev cmake ninja-build pkgconf libopenmpi-dev openmpi-bin libprotobuf-c-dev
     protobuf-c-compiler liblz4-dev libxxhash-dev libjansson-dev libpcre2-dev libutf8proc-dev
-    libcmocka-dev)
+    libopenblas-openmp-dev libcmocka-dev)
 
 # What only tests need: the kernels' tests on AArch64, which an AArch64 machine runs by itself.
 test_packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)

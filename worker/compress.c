@@ -36,15 +36,16 @@ static enum status open_source(struct compress_job *job, const struct msg_compre
 
 static enum status append(struct compress_job *job, const struct msg_compress *m, struct error *e)
 {
-    size_t n = job->n + m->n_units;
-    struct compress_unit *units = realloc(job->units, (n ? n : 1) * sizeof *units);
-    FAIL_IF(!units, e, ERR_MEMORY, "out of memory: a list of %zu units", n);
+    size_t most = job->n + m->n_units;
+    struct compress_unit *units = realloc(job->units, (most ? most : 1) * sizeof *units);
+    FAIL_IF(!units, e, ERR_MEMORY, "out of memory: a list of %zu units", most);
     job->units = units;
-    memcpy(units + job->n, m->units, m->n_units * sizeof *units);
-    for (size_t i = job->n; i < n; i++)
-        FAIL_IF(!weights_find(job->weights, units[i].name), e, ERR_PEER,
-                "%s has no tensor %s, which rank 0 asks for", m->path, units[i].name);
-    job->n = n;
+    for (uint32_t i = 0; i < m->n_units; i++) {
+        FAIL_IF(!weights_find(job->weights, m->units[i].name), e, ERR_PEER,
+                "%s has no tensor %s, which rank 0 asks for", m->path, m->units[i].name);
+        if (!m->units[i].shared)
+            units[job->n++] = m->units[i];
+    }
     return OK;
 }
 

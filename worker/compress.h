@@ -12,7 +12,7 @@
 
 struct compress_job;
 
-/* Starts or extends the job (*job NULL: create) with the units of a MSG_COMPRESS. Opens the source
+/* Starts or extends the job (*job NULL: create) with the units of a MSG_COMPRESS that are not shared. Opens the source
  * and compares its hash with the coordinator's. *job is the caller's, compress_free. */
 enum status compress_add(struct compress_job **job, struct loop *loop, const struct msg_compress *m,
                          struct error *e);

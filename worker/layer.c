@@ -188,21 +188,38 @@ static void copy_row(const struct layer *l, const struct own *own, struct scratc
         memcpy(s->x + (size_t)own->first * hidden, s->x, hidden * sizeof *s->x);
 }
 
-static void forward(const struct layer *l, struct scratch *s)
+static void take_step(const struct layer *l, const struct own *own, enum layer_step step,
+                      struct scratch *s)
 {
     const struct model_config *c = l->config;
     const struct block_weights *w = l->weights;
+    const float *x = s->x + (own->copy ? (size_t)own->first * c->hidden : 0);
+    switch (step) {
+    case LAYER_ATTEND:
+        norm_product(c, w->attn_norm, &w->qkv, own, x, s->rows, s, (float *[]){s->q, s->k, s->v});
+        attend_all(l, s);
+        break;
+    case LAYER_OUT:
+        out_product(&w->o, own, s, s->attended, (size_t)c->heads * c->head_dim);
+        add_residual(l, own, s);
+        break;
+    case LAYER_GATE:
+        norm_product(c, w->ffn_norm, &w->gate_up, own, x, s->rows, s, (float *[]){s->gate, s->up});
+        swiglu(l, own, s);
+        break;
+    default:
+        out_product(&w->down, own, s, s->gate, c->ffn);
+        add_residual(l, own, s);
+    }
+}
+
+/* Steps [first, end) by every thread of a parallel region. */
+static void forward(const struct layer *l, int first, int end, struct scratch *s)
+{
     const struct own own = own_rows(s, s->rows);
-    const float *x = s->x + (own.copy ? (size_t)own.first * c->hidden : 0);
     copy_row(l, &own, s); /* before the first barrier; row 0 changes after it */
-    norm_product(c, w->attn_norm, &w->qkv, &own, x, s->rows, s, (float *[]){s->q, s->k, s->v});
-    attend_all(l, s);
-    out_product(&w->o, &own, s, s->attended, (size_t)c->heads * c->head_dim);
-    add_residual(l, &own, s);
-    norm_product(c, w->ffn_norm, &w->gate_up, &own, x, s->rows, s, (float *[]){s->gate, s->up});
-    swiglu(l, &own, s);
-    out_product(&w->down, &own, s, s->gate, c->ffn);
-    add_residual(l, &own, s);
+    for (int step = first; step < end; step++)
+        take_step(l, &own, (enum layer_step)step, s);
 }
 
 /* All threads, or one where waking the others would take longer than the work. Nothing between: a
@@ -212,14 +229,26 @@ static int team(const struct scratch *s, size_t cost)
     return cost < PARALLEL_COST ? 1 : s->threads;
 }
 
-void layer_forward(const struct layer *l, struct scratch *s)
+static void run_steps(const struct layer *l, int first, int end, struct scratch *s)
 {
     const struct block_weights *w = l->weights;
-    size_t cost = product_cost(&w->qkv) + product_cost(&w->o) + product_cost(&w->gate_up) +
-                  product_cost(&w->down);
+    const struct product *const product[LAYER_STEPS] = {&w->qkv, &w->o, &w->gate_up, &w->down};
+    size_t cost = 0;
+    for (int step = first; step < end; step++)
+        cost += product_cost(product[step]);
     int threads = team(s, cost * (size_t)s->rows);
 #pragma omp parallel num_threads(threads)
-    forward(l, s);
+    forward(l, first, end, s);
+}
+
+void layer_forward(const struct layer *l, struct scratch *s)
+{
+    run_steps(l, 0, LAYER_STEPS, s);
+}
+
+void layer_step(const struct layer *l, enum layer_step step, struct scratch *s)
+{
+    run_steps(l, step, step + 1, s);
 }
 
 void layer_norm_product(const struct model_config *c, const float *norm_weight,

@@ -25,6 +25,19 @@ struct layer {
  * rows of s beyond s->rows serve as room; allocates nothing. */
 void layer_forward(const struct layer *l, struct scratch *s);
 
+/* The steps of a block, one for each product, in order. */
+enum layer_step {
+    LAYER_ATTEND, /* s->attended from s->x; keys and values enter the cache */
+    LAYER_OUT,    /* s->x += Wo s->attended */
+    LAYER_GATE,   /* s->gate = silu(Wgate n) * Wup n from s->x */
+    LAYER_DOWN,   /* s->x += Wdown s->gate */
+    LAYER_STEPS
+};
+
+/* One step alone, for whoever looks at the inputs of each product: the steps in order are
+ * layer_forward, to the bit. What a step reads stands in s; other arrays of s are room. */
+void layer_step(const struct layer *l, enum layer_step step, struct scratch *s);
+
 /* RMSNorm of n_rows rows x[n_rows][hidden] into s->normed and their products with p into y[0], by
  * one parallel region; for the head. n_rows is at most s->batch. */
 void layer_norm_product(const struct model_config *c, const float *norm_weight,

@@ -6,31 +6,25 @@
 
 #include "common/dtype.h"
 #include "common/mem.h"
+#include "worker/nearest.h"
 
 enum {
-    LANES = 16, /* groups that one call of the search takes */
-    ROUNDS = 6  /* of the alternation; two or three are usual */
+    LANES = NEAREST_LANES, /* groups that one call of the search takes */
+    ROUNDS = 6             /* of the alternation; two or three are usual */
 };
 
 static const float largest_f16 = 65504;
-
-/* Finds for each of 16 groups the codeword with the least sum of h (w - a s c)^2 = const - 2a (s
- * dot - a/2 norm), s = sign of dot: the largest |dot| - a/2 norm; of equal ones the first.
- * words: [128][d]; norm: [128][LANES]; x: h w as planes, element j of lane i at x[j * stride +
- * i]; half: a/2. */
-typedef void search_fn(const float *words, const float *norm, const float *x, size_t stride, int d,
-                       float half, int32_t *best);
 
 struct code_encoder {
     const struct codebook *book;
     int cols, groups, blocks; /* blocks of LANES groups */
     bool weighted;
-    float *words; /* [CODEBOOK_WORDS][d] */
+    struct nearest *nearest;
+    const float *words; /* nearest's, [CODEBOOK_WORDS][d] */
     /* sum of h c^2, [blocks][CODEBOOK_WORDS][LANES]; not weighted: [2][...], any block but the last,
      * and the last */
     float *norm;
     float *h; /* [blocks * LANES * d] weights of the columns, 0 past the end */
-    search_fn *search;
 };
 
 static size_t padded(const struct code_encoder *c)
@@ -64,8 +58,6 @@ static void fill_norm(const struct code_encoder *c, int block, float *norm)
 static void fill(struct code_encoder *c, const struct input_stats *stats)
 {
     size_t table = (size_t)CODEBOOK_WORDS * LANES;
-    for (size_t i = 0; i < (size_t)CODEBOOK_WORDS * c->book->d; i++)
-        c->words[i] = c->book->vector[i];
     for (int i = 0; i < c->cols; i++)
         c->h[i] = stats ? stats->diagonal[i] : 1.0f;
     if (c->weighted) {
@@ -77,48 +69,14 @@ static void fill(struct code_encoder *c, const struct input_stats *stats)
     fill_norm(c, c->blocks - 1, c->norm + table);
 }
 
-#define SEARCH_NAME  search_base
-#define SEARCH_WIDTH 4
-#define SEARCH_TARGET
-#include "worker/quantise_search.inc"
-
-#if defined(__x86_64__)
-#define SEARCH_NAME   search_avx2
-#define SEARCH_WIDTH  8
-#define SEARCH_TARGET __attribute__((target("avx2")))
-#include "worker/quantise_search.inc"
-
-#define SEARCH_NAME   search_avx512
-#define SEARCH_WIDTH  16
-#define SEARCH_TARGET __attribute__((target("avx512f,avx512dq")))
-#include "worker/quantise_search.inc"
-#endif
-
-/* The variants that this CPU has, the slowest first; returns how many. */
-static int variants(search_fn **out)
-{
-    int n = 0;
-    out[n++] = search_base;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2"))
-        out[n++] = search_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-        out[n++] = search_avx512;
-#endif
-    return n;
-}
-
 int code_encoder_variants(void)
 {
-    search_fn *all[3];
-    return variants(all);
+    return nearest_variants();
 }
 
 void code_encoder_use(struct code_encoder *c, int variant)
 {
-    search_fn *all[3];
-    if (variant >= 0 && variant < variants(all))
-        c->search = all[variant];
+    nearest_use(c->nearest, variant);
 }
 
 enum status code_encoder_create(struct code_encoder **out, const struct codebook *book, int cols,
@@ -134,8 +92,7 @@ enum status code_encoder_create(struct code_encoder **out, const struct codebook
     c->blocks = (c->groups + LANES - 1) / LANES;
     c->weighted = stats != NULL;
     size_t norms = (c->weighted ? (size_t)c->blocks : 2) * CODEBOOK_WORDS * LANES;
-    size_t words = (size_t)CODEBOOK_WORDS * book->d;
-    enum status status = mem_array(&c->words, words, sizeof(float), "a codebook", e);
+    enum status status = nearest_create(&c->nearest, book, e);
     if (status == OK)
         status = mem_array(&c->norm, norms, sizeof(float), "codeword norms", e);
     if (status == OK)
@@ -144,8 +101,8 @@ enum status code_encoder_create(struct code_encoder **out, const struct codebook
         code_encoder_free(c);
         return status;
     }
+    c->words = nearest_words(c->nearest);
     fill(c, stats);
-    code_encoder_use(c, code_encoder_variants() - 1);
     *out = c;
     return OK;
 }
@@ -154,7 +111,7 @@ void code_encoder_free(struct code_encoder *c)
 {
     if (!c)
         return;
-    free(c->words);
+    nearest_free(c->nearest);
     free(c->norm);
     free(c->h);
     free(c);
@@ -176,7 +133,7 @@ static double assign(const struct code_encoder *c, const float *planes, float sc
     for (int b = 0; b < c->blocks; b++) {
         int32_t best[LANES];
         const float *x = planes + (size_t)b * LANES, *norm = block_norm(c, b);
-        c->search(c->words, norm, x, plane, d, scale / 2, best);
+        nearest_groups(c->nearest, norm, x, plane, scale / 2, best);
         for (int i = 0; i < LANES && b * LANES + i < c->groups; i++) {
             const float *word = c->words + best[i] * d;
             float dot = 0;

@@ -1,5 +1,6 @@
 /* Dispatch of messages to this rank's jobs: up to two slices (the model, and the reference of an
- * evaluation) and one compression. Owns the jobs; must never know what they compute. */
+ * evaluation), and the two halves of a compression: what this rank does alone, and what all do
+ * together. Owns the jobs; must never know what they compute. */
 #include "worker/worker.h"
 
 #include <stdio.h>
@@ -7,7 +8,9 @@
 
 #include "common/mem.h"
 #include "worker/affinity.h"
+#include "worker/calibrated.h"
 #include "worker/compress.h"
+#include "worker/probe.h"
 #include "worker/slice.h"
 
 #define JOBS 2
@@ -16,6 +19,7 @@ struct worker {
     struct loop *loop;
     struct slice_job *slices[JOBS];
     struct compress_job *compress;
+    struct calibrated *calibrated;
     int turn; /* which slice is asked first */
 };
 
@@ -28,15 +32,38 @@ static enum status handle_assign(struct worker *w, const struct msg_assign *a, s
     return slice_create(&w->slices[a->job], a, w->loop, e);
 }
 
+static enum status handle_compress(struct worker *w, const struct msg_compress *m, struct error *e)
+{
+    affinity_widen((int)m->threads);
+    if (w->calibrated)
+        TRY(calibrated_units(w->calibrated, m, e));
+    return compress_add(&w->compress, w->loop, m, e);
+}
+
+static enum status handle_calibrated(struct worker *w, struct message *m, struct error *e)
+{
+    if (m->kind == MSG_CALIB) {
+        FAIL_IF(w->calibrated, e, ERR_PEER, "a second calibration text came");
+        affinity_widen((int)m->calib.threads);
+        if (m->calib.probe)
+            return probe_run(w->loop, m, e);
+        return calibrated_create(&w->calibrated, w->loop, m, e);
+    }
+    FAIL_IF(!w->calibrated, e, ERR_PEER, "rank %d sent a message of kind %d before any text",
+            m->peer, (int)m->kind);
+    return calibrated_accept(w->calibrated, m, e);
+}
+
 static enum status handle(void *self, struct message *m, struct error *e)
 {
     struct worker *w = self;
     if (m->kind == MSG_ASSIGN)
         return handle_assign(w, &m->assign, e);
-    if (m->kind == MSG_COMPRESS) {
-        affinity_widen((int)m->compress.threads);
-        return compress_add(&w->compress, w->loop, &m->compress, e);
-    }
+    if (m->kind == MSG_COMPRESS)
+        return handle_compress(w, &m->compress, e);
+    if (m->kind == MSG_CALIB || m->kind == MSG_MOMENTS || m->kind == MSG_PART ||
+        m->kind == MSG_GRADIENT)
+        return handle_calibrated(w, m, e);
     FAIL_IF(m->kind != MSG_TOKENS && m->kind != MSG_HIDDEN, e, ERR_PEER,
             "a message of kind %d is not for a worker", (int)m->kind);
     uint32_t job = m->kind == MSG_TOKENS ? m->tokens.job : m->hidden.job;
@@ -56,9 +83,9 @@ static enum status step(void *self, bool *busy, struct error *e)
         if (*busy)
             w->turn = (w->turn + i + 1) % JOBS;
     }
-    if (*busy)
-        return OK;
-    return w->compress ? compress_step(w->compress, busy, e) : OK;
+    if (!*busy && w->compress)
+        TRY(compress_step(w->compress, busy, e));
+    return !*busy && w->calibrated ? calibrated_step(w->calibrated, busy, e) : OK;
 }
 
 static void doing(void *self, char out[128])
@@ -67,6 +94,8 @@ static void doing(void *self, char out[128])
     for (int i = 0; i < JOBS; i++)
         if (w->slices[i] && slice_doing(w->slices[i], out))
             return;
+    if (w->calibrated && calibrated_doing(w->calibrated, out))
+        return;
     if (w->compress)
         compress_doing(w->compress, out);
     else
@@ -89,8 +118,8 @@ void worker_free(struct worker *w)
         return;
     for (int i = 0; i < JOBS; i++)
         slice_free(w->slices[i]);
-    if (w->compress)
-        compress_free(w->compress);
+    compress_free(w->compress);
+    calibrated_free(w->calibrated);
     w->loop->worker = (struct endpoint){0};
     free(w);
 }

@@ -12,7 +12,7 @@ refuses() {
     shift
     timeout 60 "$@" >out.txt 2>err.txt </dev/null
     code=$?
-    lines=$(grep -ac '^sbit: ' err.txt)
+    lines=$(grep -a '^sbit: ' err.txt | grep -acv '^sbit: memory of rank') # which says what a job will need
     if [ $code -eq 0 ]; then
         fail "accepted: $*"
     elif [ $code -eq 124 ]; then
@@ -50,6 +50,11 @@ refuses 'bits.*0\.5.*4' "$SBIT" compress "$DEMO" -o new.gguf --bits 4.5
 refuses 'bits' "$SBIT" compress "$DEMO" -o new.gguf --bits much
 refuses 'method.*zip' "$SBIT" compress "$DEMO" -o new.gguf --method zip
 refuses 'output|-o' "$SBIT" compress "$DEMO"
+refuses 'recipe.*qep' "$SBIT" compress "$DEMO" -o new.gguf --recipe speed=1
+refuses 'qep=2.*0 to 1' "$SBIT" compress "$DEMO" -o new.gguf --recipe qep=2
+refuses 'calib none.*exclude' "$SBIT" compress "$DEMO" -o new.gguf --calib none --calib text.txt
+refuses 'sign.*never calibrated' "$SBIT" compress "$DEMO" -o new.gguf --method sign --calib text.txt
+refuses 'q2_0 needs a calibration text' "$SBIT" compress "$DEMO" -o new.gguf --method q2_0 --calib none
 refuses 'frobnicate' "$SBIT" frobnicate
 
 note "-- missing and foreign things"
@@ -103,7 +108,8 @@ run 'm/model.safetensors' m
 copy m && poke m/model.safetensors 8 '['
 run 'm/model.safetensors' m
 copy m && poke m/model.safetensors 3000000 '\xc0\x7f\xc0\x7f'
-refuses 'm/model.safetensors.*finite' "$SBIT" compress m -o new.gguf --method code --bits 1
+refuses 'm/model.safetensors.*finite' "$SBIT" compress m -o new.gguf --method code --calib none --bits 1
+refuses 'm/model.safetensors.*finite' "$SBIT" compress m -o new.gguf --method q4_0 --calib-tokens 1024
 run 'm: .*not finite' m
 
 note "-- tokenizer"
@@ -115,7 +121,7 @@ copy m && head -c 20000 "$DEMO/tokenizer.json" >m/tokenizer.json
 run 'm/tokenizer.json' m
 
 note "-- our own files"
-"$SBIT" compress "$DEMO" -o good.gguf --method code --bits 1 >log 2>&1 || { cat log; fail compress; finish; }
+"$SBIT" compress "$DEMO" -o good.gguf --method code --calib none --bits 1 >log 2>&1 || { cat log; fail compress; finish; }
 SIZE=$(stat -c %s good.gguf)
 # damaged OFFSET BYTES PATTERN
 damaged() {
@@ -152,10 +158,10 @@ if [ -d "$SHARED/models" ]; then # the same number of tokens, most of them other
     tr aeiostn eiostna <"$SHARED/models/stories260K/tokenizer.model" >other/tokenizer.model
     refuses 'different texts' "$SBIT" eval "$SHARED/models/stories260K" --text text.txt --against other
 fi
-"$SBIT" compress "$DEMO" -o set.gguf --method q8_0 --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
+"$SBIT" compress "$DEMO" -o set.gguf --method q8_0 --calib none --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
 "$SBIT" run set-00003-of-00003.gguf -p Once -n 2 >log 2>&1 || fail "the last shard does not stand for the set"
 copy m && poke m/model.safetensors 3000000 '\x80\x3c' # another model of the same shape
-"$SBIT" compress m -o mixed.gguf --method q8_0 --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
+"$SBIT" compress m -o mixed.gguf --method q8_0 --calib none --embeddings f32 --shard-size 1M >log 2>&1 || fail "shards"
 cp set-00002-of-00003.gguf mixed-00002-of-00003.gguf
 run 'mixed-00002-of-00003.gguf: file 2 of 3 belongs to another compression' mixed-00001-of-00003.gguf
 (sleep 2 && echo Once && sleep 2) | "$SBIT" run victim.gguf -n 2 >out.txt 2>err.txt &
@@ -165,57 +171,93 @@ wait $! && fail "runs on with a file cut short"
 grep -q '^sbit: .*cut short' err.txt || { fail "no sentence about a file cut short but:"; cat err.txt; }
 LONG=$(printf 'the dog ran home %.0s' $(seq 200))
 refuses 'context|--ctx' "$SBIT" run "$DEMO" -p "$LONG" --ctx 64
-refuses 'good.gguf' "$SBIT" compress good.gguf -o new.gguf --method q8_0
+refuses 'good.gguf' "$SBIT" compress good.gguf -o new.gguf --method q8_0 --calib none
+
+note "-- questions"
+# asks PATTERN LINE: a good question, then this line; the sentence names the second line.
+asks() {
+    printf '%s\n%s\n' '{"question": "A dog", "choices": ["ran", "sat"], "answer": 0}' "$2" >tasks.jsonl
+    refuses "tasks.jsonl, line 2.*$1" "$SBIT" eval "$DEMO" --tasks tasks.jsonl "${@:3}"
+}
+asks 'not valid JSON' '{"question": "A dog"'
+asks 'choices' '{"question": "A dog", "choices": ["ran"], "answer": 0}'
+asks 'empty' '{"question": "A dog", "choices": ["ran", ""], "answer": 0}'
+asks 'answer.*0 to 1' '{"question": "A dog", "choices": ["ran", "sat"], "answer": 2}'
+asks 'tokens but the context holds 512' \
+    "{\"question\": \"$(printf 'the dog ran home %.0s' $(seq 200))\", \"choices\": [\"ran\", \"sat\"], \"answer\": 0}"
+asks 'give --ctx 7' '{"question": "A dog and a cat", "choices": ["ran", "sat"], "answer": 0}' --ctx 6
+refuses 'nowhere.jsonl' "$SBIT" eval "$DEMO" --tasks nowhere.jsonl
+refuses 'no questions' "$SBIT" eval "$DEMO" --tasks /dev/null
+refuses 'overwrite tasks.jsonl' "$SBIT" eval "$DEMO" --tasks tasks.jsonl --json ./tasks.jsonl
+refuses 'exclude' "$SBIT" eval "$DEMO" --tasks tasks.jsonl --text text.txt
+
+note "-- calibration text"
+refuses 'nowhere.txt' "$SBIT" compress "$DEMO" -o new.gguf --calib nowhere.txt
+refuses '/dev/null holds 0 tokens' "$SBIT" compress "$DEMO" -o new.gguf --calib /dev/null
+printf x >one.txt
+refuses 'one.txt holds 1 token:' "$SBIT" compress "$DEMO" -o new.gguf --calib one.txt
+refuses 'calib-ctx 513.*512 positions' "$SBIT" compress "$DEMO" -o new.gguf --calib-ctx 513
+refuses 'standard input holds 0' "$SBIT" compress "$DEMO" -o new.gguf --calib -
+refuses 'overwrite page.html' "$SBIT" compress "$DEMO" -o new.gguf --html page.html --json ./page.html
+refuses 'cannot write no/such/page.html' "$SBIT" compress "$DEMO" -o new.gguf --html no/such/page.html
+refuses 'overwrite text.txt' "$SBIT" compress "$DEMO" -o new.gguf --calib text.txt --html text.txt
+# Too short a text is used, but said to be.
+printf 'the dog ran home %.0s' $(seq 20) >short.txt
+"$SBIT" compress "$DEMO" -o new.gguf --method q8_0 --calib short.txt --recipe descent=0,rounds=1 >log 2>&1 ||
+    { cat log; fail "a short calibration text"; }
+grep -q 'fewer than the 131072 asked for' log || fail "does not say that a text is shorter than asked for"
+grep -q 'say little' log || fail "does not say that a text is too short"
+rm -f new.gguf
 
 note "-- output"
-refuses 'no/such/folder|such' "$SBIT" compress "$DEMO" -o no/such/folder/new.gguf --method q8_0
+refuses 'no/such/folder|such' "$SBIT" compress "$DEMO" -o no/such/folder/new.gguf --method q8_0 --calib none
 mkdir -p folder.gguf
-refuses 'folder.gguf' "$SBIT" compress "$DEMO" -o folder.gguf --method q8_0
-refuses 'name of a file' "$SBIT" compress "$DEMO" -o - --method q8_0
+refuses 'folder.gguf' "$SBIT" compress "$DEMO" -o folder.gguf --method q8_0 --calib none
+refuses 'name of a file' "$SBIT" compress "$DEMO" -o - --method q8_0 --calib none
 [ ! -e ./- ] || fail "-o - makes a file named -"
 copy m
 ln m/tokenizer.json hard.gguf
 ln -s m/config.json soft.gguf
 for own in m/model.safetensors m/config.json ./m/../m/tokenizer.json hard.gguf soft.gguf; do
-    refuses "$own is a file of the source" "$SBIT" compress m -o "$own" --method q8_0
+    refuses "$own is a file of the source" "$SBIT" compress m -o "$own" --method q8_0 --calib none
 done
 diff -r m "$DEMO" || fail "the source is another one now"
 refuses 'set-00002-of-00003.gguf is a file of the source' \
-    "$SBIT" compress set-00001-of-00003.gguf -o set-00002-of-00003.gguf --method q4_0
+    "$SBIT" compress set-00001-of-00003.gguf -o set-00002-of-00003.gguf --method q4_0 --calib none
 refuses 'set-00001-of-00003.gguf is a file of the source' \
-    "$SBIT" compress set-00002-of-00003.gguf -o set.gguf --method q8_0 --embeddings f32 --shard-size 1M
+    "$SBIT" compress set-00002-of-00003.gguf -o set.gguf --method q8_0 --calib none --embeddings f32 --shard-size 1M
 for _ in 1 2; do
-    "$SBIT" compress m -o m/small.gguf --method q8_0 >log 2>&1 ||
+    "$SBIT" compress m -o m/small.gguf --method q8_0 --calib none >log 2>&1 ||
         fail "an older output in the folder of the source cannot be replaced"
 done
 rm -f hard.gguf soft.gguf
 : >kept
 ln -s /dev/fd/9 soft.gguf
-refuses 'soft.gguf.*device' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 9>>kept
+refuses 'soft.gguf.*device' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 --calib none 9>>kept
 ln -sf nothing soft.gguf
-refuses 'soft.gguf is a symbolic link to .*nothing' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0
+refuses 'soft.gguf is a symbolic link to .*nothing' "$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 --calib none
 ln -sf kept soft.gguf
-"$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 >log 2>&1
+"$SBIT" compress "$DEMO" -o soft.gguf --method q8_0 --calib none >log 2>&1
 [ -L soft.gguf ] || fail "a symbolic link as output is replaced"
 "$SBIT" run kept -p Once -n 2 >log 2>&1 || fail "a symbolic link as output is not followed"
 mkdir -p shards/set-00002-of-00003.gguf
 refuses 'set-00002-of-00003.gguf is a folder' \
-    "$SBIT" compress "$DEMO" -o shards/set.gguf --method q8_0 --embeddings f32 --shard-size 1M
+    "$SBIT" compress "$DEMO" -o shards/set.gguf --method q8_0 --calib none --embeddings f32 --shard-size 1M
 rm -r shards
 copy m && poke m/model.safetensors 3000000 '\x4a\x71'
 for method in code sign q8_0 q4_0; do
-    refuses 'm/model.safetensors: tensor blk.* beyond what' "$SBIT" compress m -o new.gguf --method $method --outliers 0
+    refuses 'm/model.safetensors: tensor blk.* beyond what' "$SBIT" compress m -o new.gguf --method $method --calib none --outliers 0
 done
 (
     trap '' XFSZ
     ulimit -f 100
     FAILED=0
-    refuses 'new.gguf' "$SBIT" compress "$DEMO" -o new.gguf --method q8_0
+    refuses 'new.gguf' "$SBIT" compress "$DEMO" -o new.gguf --method q8_0 --calib none
     exit "$FAILED"
 ) || fail "full disk (file size limit)"
 mkdir disk
 if mount -t tmpfs -o size=200k none disk 2>/dev/null; then
-    refuses 'new.gguf.*space' "$SBIT" compress "$DEMO" -o disk/new.gguf --method q8_0
+    refuses 'new.gguf.*space' "$SBIT" compress "$DEMO" -o disk/new.gguf --method q8_0 --calib none
     [ -z "$(ls disk)" ] || fail "left on the full disk: $(ls disk)"
     umount disk
 fi
@@ -223,10 +265,10 @@ fi
 note "-- streams"
 "$SBIT" run good.gguf -p Once -n 2 >&- 2>err.txt && fail "standard output is closed, and nobody minds"
 grep -q '^sbit: cannot write to standard output' err.txt || fail "closed standard output"
-"$SBIT" compress "$DEMO" -o blind.gguf --method q8_0 <&- >&- 2>&-
-"$SBIT" compress "$DEMO" -o seen.gguf --method q8_0 >log 2>&1
+"$SBIT" compress "$DEMO" -o blind.gguf --method q8_0 --calib none <&- >&- 2>&-
+"$SBIT" compress "$DEMO" -o seen.gguf --method q8_0 --calib none >log 2>&1
 cmp blind.gguf seen.gguf || fail "without standard streams the file is another one"
-"$SBIT" compress "$DEMO" -o piped.gguf --method q8_0 >log 2>&1 &
+"$SBIT" compress "$DEMO" -o piped.gguf --method q8_0 --calib none >log 2>&1 &
 while kill -0 $! 2>/dev/null && ! ls piped.gguf.part* >/dev/null 2>&1; do :; done
 kill -PIPE $! 2>/dev/null # what it gets when the reader of its messages goes away
 wait $! || fail "a lost reader of messages ends compress"
@@ -246,7 +288,7 @@ apart() {
 mkdir rank0 rank1
 cp good.gguf rank0/model.gguf
 apart 'rank 1 .*No such file'
-"$SBIT" compress "$DEMO" -o rank1/model.gguf --method q8_0 >log 2>&1
+"$SBIT" compress "$DEMO" -o rank1/model.gguf --method q8_0 --calib none >log 2>&1
 apart 'rank 1 .*another model|same file'
 cp good.gguf rank1/model.gguf
 poke rank1/model.gguf $((SIZE * 9 / 10)) '\xa5\x5a\xa5\x5a'

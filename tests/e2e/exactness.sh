@@ -60,11 +60,11 @@ check_all() {
     done
 }
 
-make code1 --method code --bits 1
-make code2.5 --method code --bits 2.5
+make code1 --method code --bits 1 --calib none
+make code2.5 --method code --bits 2.5 --calib none
 make sign --method sign
-make q8_0 --method q8_0
-make q4_0 --method q4_0
+make q8_0 --method q8_0 --calib none
+make q4_0 --method q4_0 --calib none
 note "kernel levels: $CPUS"
 KV=f16
 for model in "$DEMO" code1.gguf code2.5.gguf sign.gguf q8_0.gguf q4_0.gguf; do

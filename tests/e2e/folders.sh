@@ -7,7 +7,7 @@
 ids() { "$SBIT" tokenize "$1" -p "  Once upon a time,  Lily said: \"1234 caf\u00e9s!\" " 2>err.txt | tr '\n' ' ' || cat err.txt; }
 
 # make MODEL OUT METHOD
-make() { "$SBIT" compress "$1" -o "$2" --method "$3" >log 2>&1 || { cat log; fail "compress $*"; }; }
+make() { "$SBIT" compress "$1" -o "$2" --method "$3" --calib none >log 2>&1 || { cat log; fail "compress $*"; }; }
 
 # Llama 2 and Mistral say so in tokenizer_config.json; it is no 64-bit integer.
 cp -r "$ROOT/models/demo" m

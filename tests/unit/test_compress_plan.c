@@ -13,6 +13,7 @@
 #include "common/codebook.h"
 #include "coordinator/compress_plan.h"
 #include "coordinator/compress_units.h"
+#include "tests/unit/plan_units.h"
 
 enum { MAX_UNITS = 400 };
 
@@ -28,16 +29,7 @@ static const struct shapes stories = {5, 64, 32, 172, 512};
 static void add(struct plan_unit *units, uint32_t *n, enum tensor_kind kind, uint32_t block,
                 uint64_t rows, uint64_t cols)
 {
-    struct plan_unit *u = &units[(*n)++];
-    char base[64];
-    memset(u, 0, sizeof *u);
-    model_base_name(base, kind, block);
-    snprintf(u->name, sizeof u->name, "%.50s.weight", base);
-    u->kind = kind;
-    u->block = block;
-    u->rows = rows;
-    u->cols = cols;
-    u->vector = !model_rule(kind)->matrix;
+    make_unit(&units[(*n)++], kind, block, rows, cols);
 }
 
 static uint32_t make_units(const struct shapes *s, struct plan_unit *units)
@@ -126,6 +118,103 @@ static void test_order(void **state)
     }
 }
 
+/* The demo model's units, measured: errors cost 1 everywhere but in the matrices of one
+ * kind. */
+static uint32_t measured_units(struct plan_unit *units, enum tensor_kind kind, double energy)
+{
+    uint32_t n = make_units(&demo, units);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct plan_unit *u = &units[i];
+        struct msg_measured m = {.block = u->block, .kind = u->kind};
+        struct error e = {0};
+        if (!plan_is_matrix(u))
+            continue;
+        for (int d = 0; d < CODEBOOK_COUNT; d++)
+            m.loss[d] = codebook_table[d].error / 2;
+        assert_int_equal(compress_take_measured(units, n, &m, &e), OK);
+        m.importance = true; /* multiplies what was there */
+        m.energy = u->kind == kind ? 2 * energy : 2;
+        assert_int_equal(compress_take_measured(units, n, &m, &e), OK);
+    }
+    return n;
+}
+
+/* The kind whose errors cost most has the shortest groups, whatever the table of kinds says, and
+ * what costs nothing has the longest. */
+static void test_energies(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    (void)state;
+    uint32_t n = measured_units(units, KIND_Q, 100);
+    struct plan_totals t = plan(units, n, "code", 1.2);
+    assert_true(!t.over_budget && bits_of(&t) <= 1.2 && bits_of(&t) > 1.15);
+    for (uint32_t i = 0; i < n; i++)
+        if (plan_is_matrix(&units[i]))
+            assert_true(units[i].kind == KIND_Q ? units[i].d <= 4 : units[i].d >= 6);
+    n = measured_units(units, KIND_V, 0);
+    plan(units, n, "code", 2);
+    for (uint32_t i = 0; i < n; i++)
+        if (plan_is_matrix(&units[i]))
+            assert_true(units[i].kind == KIND_V ? units[i].d == CODEBOOK_MAX_D : units[i].d <= 5);
+}
+
+/* A sample of rows may say that a shorter group is no better than the next longer one: what lies
+ * beyond it is still reached. */
+static void test_uneven_losses(void **state)
+{
+    struct plan_unit u;
+    uint32_t n = 0;
+    (void)state;
+    add(&u, &n, KIND_UP, 0, 256, 240);
+    u.measured = true;
+    for (int d = 0; d < CODEBOOK_COUNT; d++)
+        u.loss[d] = codebook_table[d].d >= 10 ? 1 : codebook_table[d].error;
+    struct plan_totals t = plan(&u, 1, "code", 2.2);
+    assert_int_equal(u.d, 4);
+    assert_true(bits_of(&t) <= 2.2);
+}
+
+static void test_measured_once(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    struct error e = {0}, e2 = {0}, e3 = {0};
+    (void)state;
+    uint32_t n = make_units(&demo, units);
+    struct msg_measured m = {.block = 3, .kind = KIND_UP, .columns = true};
+    assert_int_equal(compress_take_measured(units, n, &m, &e), OK);
+    assert_int_equal(compress_take_measured(units, n, &m, &e), ERR_PEER);
+    assert_non_null(strstr(e.text, "blk.3.ffn_up"));
+    m.kind = KIND_ATTN_NORM; /* a vector */
+    assert_int_equal(compress_take_measured(units, n, &m, &e2), ERR_PEER);
+    m = (struct msg_measured){.block = demo.blocks, .kind = KIND_UP};
+    assert_int_equal(compress_take_measured(units, n, &m, &e3), ERR_PEER);
+    uint32_t measured = 0;
+    for (uint32_t i = 0; i < n; i++)
+        measured += units[i].measured;
+    assert_int_equal(measured, 1);
+}
+
+/* Column scales are a tensor of their own, count, and belong to codes alone. */
+static void test_columns(void **state)
+{
+    struct plan_unit u;
+    uint32_t n = 0;
+    (void)state;
+    add(&u, &n, KIND_DOWN, 0, 128, 384);
+    u.columns = true;
+    struct plan_totals t = plan(&u, 1, "code", 1.3);
+    assert_int_equal(u.form.n, 3);
+    assert_string_equal(u.form.tensor[2].suffix, ".code_in");
+    assert_int_equal(u.form.tensor[2].dim[0], 384);
+    assert_int_equal(u.form.tensor[2].bytes, 2 * 384);
+    assert_int_equal(u.d, 8);
+    assert_int_equal(u.form.bytes, 128 * 48 + 2 * 128 + 2 * 384);
+    assert_int_equal(t.matrix_bytes, u.form.bytes);
+    assert_true(bits_of(&t) <= 1.3);
+    plan(&u, 1, "q2_0", 1);
+    assert_int_equal(u.form.n, 1);
+}
+
 static void test_forms(void **state)
 {
     struct plan_unit units[MAX_UNITS];
@@ -165,6 +254,10 @@ static void test_fallbacks(void **state)
     check_fallback("sign", 160, UNIT_Q4_0);
     check_fallback("q4_0", 172, UNIT_F16);
     check_fallback("q8_0", 172, UNIT_F16);
+    check_fallback("q1_0", 192, UNIT_Q2_0);
+    check_fallback("q1_0", 160, UNIT_Q4_0);
+    check_fallback("q2_0", 160, UNIT_Q4_0);
+    check_fallback("q2_0", 172, UNIT_F16);
     struct plan_unit u;
     uint32_t n = 0;
     add(&u, &n, KIND_DOWN, 0, 64, 172);
@@ -229,10 +322,12 @@ static void test_dealing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budget),    cmocka_unit_test(test_small_budget),
-        cmocka_unit_test(test_order),     cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_fallbacks), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_dealing),
+        cmocka_unit_test(test_budget),        cmocka_unit_test(test_small_budget),
+        cmocka_unit_test(test_order),         cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_fallbacks),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_dealing),       cmocka_unit_test(test_energies),
+        cmocka_unit_test(test_columns),       cmocka_unit_test(test_measured_once),
+        cmocka_unit_test(test_uneven_losses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -284,6 +284,111 @@ static void refuse_part(struct gguf_output *o, uint32_t tensor, uint64_t offset,
     assert_int_equal(gguf_output_write(o, tensor, offset, bytes, size, &e), ERR_PEER);
 }
 
+/* Another process goes on with what one has left. */
+static void continue_output(struct gguf_output **o, enum gguf_parts parts, uint64_t shard_bytes)
+{
+    struct error e = {0};
+    *o = create_output(NULL);
+    gguf_output_resume(*o, parts);
+    if (gguf_output_begin(*o, shard_bytes, &e) != OK)
+        fail_msg("%s", e.text);
+}
+
+static void write_one(struct gguf_output *o, uint32_t i)
+{
+    uint8_t bytes[BYTES];
+    struct error e = {0};
+    memset(bytes, (int)i + 1, sizeof bytes);
+    assert_int_equal(gguf_output_write(o, i, 0, bytes, sizeof bytes, &e), OK);
+}
+
+static void test_resume(void **state)
+{
+    struct error e = {0};
+    struct gguf_output *o;
+    uint8_t bytes[BYTES];
+    uint64_t hash[3], layout;
+    bool same;
+    (void)state;
+    continue_output(&o, GGUF_PARTS_NONE, 3500);
+    for (uint32_t i = 0; i < 3; i++) {
+        write_one(o, i);
+        hash[i] = gguf_output_hash(o, i);
+    }
+    layout = gguf_output_layout(o);
+    assert_int_equal(gguf_output_sync(o, &e), OK);
+    gguf_output_leave(o);
+    gguf_output_free(o);
+    continue_output(&o, GGUF_PARTS_SOME, 3500);
+    assert_true(gguf_output_layout(o) == layout);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(gguf_output_adopt(o, i, hash[i] ^ (i == 1), &same, &e), OK);
+        assert_int_equal(same, i != 1);
+    }
+    assert_int_equal(gguf_output_read(o, 2, 10, bytes, 20, &e), OK);
+    assert_int_equal(bytes[0] + bytes[19], 3 + 3);
+    for (uint32_t i = 1; i < TENSORS; i += 1 + (i == 1))
+        write_one(o, i);
+    gguf_output_forget(o, 0);
+    write_one(o, 0);
+    assert_int_equal(gguf_output_finish(o, &e), OK);
+    gguf_output_free(o);
+    check_file(shard1, 2);
+    check_file(shard2, 2);
+    check_file(shard3, 1);
+    assert_int_equal(clear_folder(), 3);
+}
+
+/* Killed between two of the renames at the end. */
+static void test_resume_sealed(void **state)
+{
+    static const char parts[3][64] = {"/out-00001-of-00003.gguf.part",
+                                      "/out-00002-of-00003.gguf.part",
+                                      "/out-00003-of-00003.gguf.part"};
+    struct error e = {0};
+    struct gguf_output *o;
+    char name[4096];
+    (void)state;
+    continue_output(&o, GGUF_PARTS_NONE, 3500);
+    write_tensors(o, TENSORS);
+    assert_int_equal(gguf_output_seal(o, &e), OK);
+    gguf_output_leave(o);
+    gguf_output_free(o);
+    snprintf(name, sizeof name, "%s%s", SBIT_TEST_DIR, parts[0]);
+    assert_int_equal(rename(name, shard1), 0);
+    continue_output(&o, GGUF_PARTS_SEALED, 3500);
+    assert_int_equal(gguf_output_publish(o, &e), OK);
+    gguf_output_free(o);
+    check_file(shard1, 2);
+    check_file(shard3, 1);
+    assert_int_equal(unlink(shard2), 0); /* neither name: it is lost */
+    o = create_output(NULL);
+    gguf_output_resume(o, GGUF_PARTS_SEALED);
+    assert_int_equal(gguf_output_begin(o, 3500, &e), ERR_IO);
+    assert_non_null(strstr(e.text, "out-00002-of-00003.gguf.part"));
+    gguf_output_free(o);
+    clear_folder();
+}
+
+/* A file at the name of a part is somebody's, unless a journal says otherwise. */
+static void test_resume_names(void **state)
+{
+    static const char part[] = SBIT_TEST_DIR "/out.gguf.part";
+    struct error e = {0};
+    (void)state;
+    make_file(part);
+    struct gguf_output *o = create_output(NULL);
+    gguf_output_resume(o, GGUF_PARTS_NONE);
+    assert_int_equal(gguf_output_begin(o, 0, &e), ERR_IO);
+    assert_non_null(strstr(e.text, "in the way"));
+    gguf_output_free(o);
+    assert_int_equal(size_of(part), 3);
+    continue_output(&o, GGUF_PARTS_OLD, 0);
+    assert_true(size_of(part) > TENSORS * BYTES);
+    gguf_output_free(o);
+    assert_int_equal(clear_folder(), 0);
+}
+
 static void test_wrong_parts(void **state)
 {
     struct gguf_output *o = open_output(0);
@@ -343,6 +448,9 @@ int main(void)
         cmocka_unit_test_setup(test_link, start),
         cmocka_unit_test_setup(test_unfinished, start),
         cmocka_unit_test_setup(test_wrong_parts, start),
+        cmocka_unit_test_setup(test_resume, start),
+        cmocka_unit_test_setup(test_resume_sealed, start),
+        cmocka_unit_test_setup(test_resume_names, start),
         cmocka_unit_test_setup(test_bad_paths, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
-/* One block: the same bits for any number of threads, rows at once and rows alone, with every shape
- * of groups and both types of cache. The matrices are large enough for all threads to take part in
- * a single row. */
+/* One block: the same bits for any number of threads, rows at once and rows alone, the block at once
+ * and step by step, with every shape of groups and both types of cache. The matrices are large enough
+ * for all threads to take part in a single row. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -107,9 +107,27 @@ static void fill_row(struct scratch *s, int r, int i, const float *x)
     }
 }
 
+/* The block at once, or its steps one after the other, with nothing left in between but what they say
+ * that they pass on. */
+static void forward(const struct layer *l, struct scratch *s, bool steps)
+{
+    size_t rows = (size_t)s->rows;
+    if (!steps) {
+        layer_forward(l, s);
+        return;
+    }
+    for (int step = 0; step < LAYER_STEPS; step++) {
+        layer_step(l, (enum layer_step)step, s);
+        memset(s->normed, 0xff, rows * HIDDEN * sizeof(float));
+        memset(s->delta, 0xff, rows * HIDDEN * sizeof(float));
+        memset(s->q, 0xff, rows * l->config->heads * DIM * sizeof(float));
+        memset(s->up, 0xff, rows * FFN * sizeof(float));
+    }
+}
+
 /* out[ROWS][HIDDEN]: the rows x through the block, at most `together` at a time. */
-static void run(const struct block *b, enum kv_type type, uint32_t threads, int together,
-                const float *x, float *out)
+static void run(const struct block *b, enum kv_type type, bool steps, uint32_t threads,
+                int together, const float *x, float *out)
 {
     struct kvcache cache;
     struct scratch s;
@@ -128,7 +146,7 @@ static void run(const struct block *b, enum kv_type type, uint32_t threads, int 
         s.rows = ROWS - first < together ? ROWS - first : together;
         for (int r = 0; r < s.rows; r++)
             fill_row(&s, r, first + r, x);
-        layer_forward(&layer, &s);
+        forward(&layer, &s, steps);
         memcpy(out + first * HIDDEN, s.x, (size_t)(s.rows * HIDDEN) * sizeof *out);
     }
     scratch_free(&s);
@@ -148,12 +166,13 @@ static void same_bits(void **state)
         struct block b;
         block_make(&b, heads[h][0], heads[h][1], h % 2);
         for (int type = KV_F16; type <= KV_Q8; type++) {
-            run(&b, (enum kv_type)type, 1, 1, x, want);
-            for (size_t i = 0; i < 5 * 4; i++) {
-                run(&b, (enum kv_type)type, threads[i / 4], together[i % 4], x, got);
+            run(&b, (enum kv_type)type, false, 1, 1, x, want);
+            for (size_t i = 0; i < 2 * 5 * 4; i++) {
+                uint32_t n = threads[i / 4 % 5];
+                run(&b, (enum kv_type)type, i >= 5 * 4, n, together[i % 4], x, got);
                 if (memcmp(want, got, sizeof want) != 0)
-                    fail_msg("%u heads on %u, cache %d, %u threads, %d rows at a time", heads[h][0],
-                             heads[h][1], type, threads[i / 4], together[i % 4]);
+                    fail_msg("%u heads on %u, cache %d, %u threads, %d rows at a time, steps %d",
+                             heads[h][0], heads[h][1], type, n, together[i % 4], i >= 5 * 4);
             }
         }
         block_free(&b);
@@ -170,8 +189,8 @@ static void types_differ_little(void **state)
     for (int i = 0; i < ROWS * HIDDEN; i++)
         x[i] = next();
     block_make(&b, 8, 2, false);
-    run(&b, KV_F16, 2, ROWS, x, half);
-    run(&b, KV_Q8, 2, ROWS, x, bytes);
+    run(&b, KV_F16, false, 2, ROWS, x, half);
+    run(&b, KV_Q8, false, 2, ROWS, x, bytes);
     for (int i = 0; i < ROWS * HIDDEN; i++) {
         float d = half[i] > bytes[i] ? half[i] - bytes[i] : bytes[i] - half[i];
         float magnitude = half[i] < 0 ? -half[i] : half[i];

@@ -64,6 +64,36 @@ static void test_defaults(void **state)
     assert_string_equal(o.method, "code");
     assert_string_equal(o.embeddings, "q8_0");
     assert_true(!o.has_bits && o.outliers == 0.02 && o.shard_bytes == 0);
+    assert_true(o.calib.n == 0 && o.calib_tokens == 131072 && o.calib_context == 0 && !o.recipe);
+    assert_true(options_calibrated(&o));
+}
+
+static void test_calibration(void **state)
+{
+    (void)state;
+    struct options o;
+    good(&o, "sbit compress src -o out.gguf --calib a --calib=b --calib-tokens 16 --calib-ctx 2 "
+             "--recipe plain --method q1_0 --html page");
+    assert_true(o.calib.n == 2 && o.calib_tokens == 16 && o.calib_context == 2);
+    assert_string_equal(o.calib.at[1], "b");
+    assert_string_equal(o.recipe, "plain");
+    assert_string_equal(o.html, "page");
+    assert_true(options_calibrated(&o));
+    good(&o, "sbit compress src -o out.gguf --calib none");
+    assert_false(options_calibrated(&o));
+    good(&o, "sbit compress src -o out.gguf --method sign");
+    assert_false(options_calibrated(&o));
+    good(&o, "sbit compress src -o out.gguf --method sign --calib none");
+    bad("sbit compress src -o o --calib none --calib a", "exclude each other");
+    bad("sbit compress src -o o --calib a --calib none", "exclude each other");
+    bad("sbit compress src -o o --method sign --calib a", "sign is never calibrated");
+    bad("sbit compress src -o o --method sign --recipe plain", "method sign has none");
+    bad("sbit compress src -o o --calib none --calib-tokens 99", "leave --calib none out");
+    bad("sbit compress src -o o --method q2_0 --calib none", "q2_0 needs a calibration text");
+    bad("sbit compress src -o o --calib-tokens 15", "16 to 16777216");
+    bad("sbit compress src -o o --calib 1 --calib 2 --calib 3 --calib 4 --calib 5 --calib 6 "
+        "--calib 7 --calib 8 --calib 9",
+        "8 times at most");
 }
 
 static void test_values(void **state)
@@ -73,9 +103,9 @@ static void test_values(void **state)
     good(&o, "sbit run --temp=0 -n 12 m --top-k 7 --seed 18446744073709551615 --stop a --stop b "
              "--wire q8 --kv q8 --ignore-eos --ctx 2 -p -x");
     assert_true(o.temp == 0 && o.n_predict == 12 && o.top_k == 7 && o.seed == UINT64_MAX);
-    assert_true(o.has_seed && o.n_stop == 2 && o.wire == WIRE_Q8 && o.ignore_eos && o.context == 2);
+    assert_true(o.has_seed && o.stop.n == 2 && o.wire == WIRE_Q8 && o.ignore_eos && o.context == 2);
     assert_true(o.kv == CACHE_Q8);
-    assert_string_equal(o.stop[1], "b");
+    assert_string_equal(o.stop.at[1], "b");
     assert_string_equal(o.prompt, "-x");
     assert_string_equal(o.model, "m");
     good(&o, "sbit compress s --bits 2.5 --output o --shard-size 3G");
@@ -121,7 +151,8 @@ static void test_unknown(void **state)
     bad("sbit run", "no MODEL given");
     bad("sbit compress", "no SRC given");
     bad("sbit compress a", "-o FILE is missing");
-    bad("sbit eval m", "--text FILE is missing");
+    bad("sbit eval m", "--text FILE or --tasks FILE is missing");
+    bad("sbit eval m --text a --tasks b", "--text and --tasks exclude each other");
     bad("sbit run m -p a -f b", "exclude each other");
     bad("sbit compress a -o b --method sign --bits 1", "--bits belongs to --method code");
 }
@@ -134,7 +165,7 @@ static void test_bad_values(void **state)
     bad("sbit compress a -o b --bits nan", "takes a number");
     bad("sbit compress a -o b --bits 1x", "takes a number");
     bad("sbit compress a -o b --bits 0x1", "takes a number");
-    bad("sbit compress a -o b --method best", "code, sign, q8_0 or q4_0");
+    bad("sbit compress a -o b --method best", "code, sign, q8_0, q4_0, q2_0 or q1_0");
     bad("sbit compress a -o b --shard-size 5X", "size such as 500M");
     bad("sbit compress a -o b --shard-size 300K", "out of range: 1M to 1P is");
     bad("sbit compress a -o b --shard-size 18446744073709551615G", "out of range");
@@ -158,9 +189,9 @@ static void test_bad_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),   cmocka_unit_test(test_values),
-        cmocka_unit_test(test_help),       cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_values),
+        cmocka_unit_test(test_calibration), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_unknown),     cmocka_unit_test(test_bad_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

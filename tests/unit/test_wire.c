@@ -1,5 +1,6 @@
 /* Every kind of message through encode and decode, and frames that must be refused, each with
  * its sentence. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,69 @@
 #include "common/wire.h"
 #include "proto/control.pb-c.h"
 
+/* Bodies are compared as bytes, so that padding must be zeros, which only static data promise. */
+#define SET(to, type, ...)                                                                         \
+    do {                                                                                           \
+        static const type value = __VA_ARGS__;                                                     \
+        memcpy(&(to), &value, sizeof value);                                                       \
+    } while (0)
+
+/* The same for the messages of a calibrated compression. */
+static void fill_calibrated(struct message *m, enum message_kind kind)
+{
+    static const float values[6] = {1, -2, 3, -4, 5, -6};
+    static const uint32_t text[5] = {2, 1, 7, 8, 9}; /* two windows, of 2 tokens and of 1 */
+    switch (kind) {
+    case MSG_CALIB:
+        strcpy(m->calib.path, "/models/source");
+        m->calib.model_hash = 0xfedcba9876543210u;
+        strcpy(m->calib.recipe, "qep=0.75,descent=2");
+        m->calib.context = 512;
+        m->calib.windows = 2;
+        m->calib.threads = 4;
+        m->calib.embeddings = UNIT_Q1_0;
+        m->calib.measure = true;
+        m->calib.probe = true;
+        m->calib.method = UNIT_Q4_0;
+        m->calib.d = 12;
+        m->calib.spill = true;
+        m->calib.moment_floats = 1ull << 33;
+        m->payload = text;
+        m->payload_bytes = sizeof text;
+        break;
+    case MSG_MOMENTS:
+        SET(m->moments, struct msg_moments, {3, 2, true, 8, 4, 1ull << 40, true, 1ull << 34});
+        m->payload = values;
+        m->payload_bytes = sizeof values;
+        break;
+    case MSG_PART:
+        SET(m->part, struct msg_part, {7, ".code_in", 1ull << 33});
+        m->payload = values;
+        m->payload_bytes = 7;
+        break;
+    case MSG_MEASURED:
+        SET(m->measured, struct msg_measured,
+            {3, 5, true, {9, 8, 7, 6, 5, 4, 3, 2, 1}, true, 0.25});
+        break;
+    case MSG_GRADIENT:
+        SET(m->gradient, struct msg_gradient, {12, 16, 0.75});
+        m->payload = values;
+        m->payload_bytes = sizeof values;
+        break;
+    case MSG_TUNED:
+        SET(m->tuned, struct msg_tuned, {12, 128, 0.5});
+        break;
+    case MSG_WANT:
+        m->want.block = 31;
+        break;
+    case MSG_PROBED:
+        m->probed = (struct msg_probed){0.25, 0.5, 2, 0.125};
+        break;
+    default: /* no body */
+        break;
+    }
+}
+
 /* A message of that kind with every field set. */
 static void fill(struct message *m, enum message_kind kind)
 {
@@ -22,25 +86,12 @@ static void fill(struct message *m, enum message_kind kind)
     m->kind = kind;
     switch (kind) {
     case MSG_HELLO:
-        m->hello = (struct msg_hello){1, "0.1.0", "pi3", "avx2", 4, 8000000000u};
+        SET(m->hello, struct msg_hello, {1, "0.1.0", "pi3", "avx2", 4, 8000000000u, 7000000000u});
         break;
     case MSG_ASSIGN:
-        m->assign = (struct msg_assign){1,
-                                        "/models/a.gguf",
-                                        0xfedcba9876543210u,
-                                        3,
-                                        4,
-                                        1,
-                                        3,
-                                        2,
-                                        true,
-                                        4096,
-                                        2,
-                                        64,
-                                        4,
-                                        WIRE_Q8,
-                                        true,
-                                        CACHE_Q8};
+        SET(m->assign, struct msg_assign,
+            {1, "/models/a.gguf", 0xfedcba9876543210u, 3, 4, 1, 3, 2, true, 4096, 2, 64, 4, WIRE_Q8,
+             true, CACHE_Q8});
         break;
     case MSG_READY:
         m->ready.job = 1;
@@ -67,7 +118,7 @@ static void fill(struct message *m, enum message_kind kind)
         m->payload_bytes = sizeof values;
         break;
     case MSG_LOGITS:
-        m->logits = (struct msg_logits){1, 7, 2, 3};
+        SET(m->logits, struct msg_logits, {1, 7, 2, 3});
         m->payload = values;
         m->payload_bytes = sizeof values;
         break;
@@ -75,7 +126,7 @@ static void fill(struct message *m, enum message_kind kind)
         strcpy(m->pong.doing, "computing block 3 of micro-batch 12");
         break;
     case MSG_STATS:
-        m->stats = (struct msg_stats){"pi3", 1, 2, 3000000000u, 0.25, 1.5, 4, 5, 6};
+        SET(m->stats, struct msg_stats, {"pi3", 1, 2, 3000000000u, 0.25, 1.5, 4, 5, 6});
         break;
     case MSG_COMPRESS:
         strcpy(m->compress.path, "/models/source");
@@ -84,16 +135,18 @@ static void fill(struct message *m, enum message_kind kind)
         m->compress.threads = 2;
         m->compress.last = true;
         m->compress.n_units = 2;
-        m->compress.units[0] = (struct compress_unit){"blk.3.ffn_up.weight", UNIT_CODE, 8, 5};
-        m->compress.units[1] = (struct compress_unit){"blk.3.attn_norm.weight", UNIT_F32, 0, 6};
+        SET(m->compress.units[0], struct compress_unit,
+            {"blk.3.ffn_up.weight", UNIT_CODE, 8, 5, true, true, true});
+        SET(m->compress.units[1], struct compress_unit,
+            {"blk.3.attn_norm.weight", UNIT_F32, 0, 6, false, false, false});
         break;
     case MSG_TENSOR:
-        m->tensor = (struct msg_tensor){7, ".code_out", 1ull << 33};
+        SET(m->tensor, struct msg_part, {7, ".code_out", 1ull << 33});
         m->payload = values;
         m->payload_bytes = 5;
         break;
     case MSG_UNIT_DONE:
-        m->unit_done = (struct msg_unit_done){7, 0.125, 64, 2.5};
+        SET(m->unit_done, struct msg_unit_done, {7, 0.125, 64, 2.5, 9, 3, 2, 1});
         break;
     case MSG_ERROR:
         m->error.status = ERR_IO;
@@ -102,7 +155,8 @@ static void fill(struct message *m, enum message_kind kind)
     case MSG_STOP:
         m->stop.failed = true;
         break;
-    default: /* no body */
+    default:
+        fill_calibrated(m, kind);
         break;
     }
 }
@@ -172,6 +226,16 @@ static struct frame frame_from(const Sbit__Header *h, size_t payload)
     return f;
 }
 
+/* A header of that kind, whose body is to be set. */
+static Sbit__Header header_of(enum message_kind kind)
+{
+    Sbit__Header h = SBIT__HEADER__INIT;
+    h.version = WIRE_VERSION;
+    h.kind = kind;
+    h.body_case = (Sbit__Header__BodyCase)(10 + kind);
+    return h;
+}
+
 static void test_framing(void **unused)
 {
     static const uint8_t huge[] = {0xff, 0xff, 0xff, 0xff, 0};
@@ -192,7 +256,7 @@ static void test_version_and_kind(void **unused)
     (void)unused;
     h.version = WIRE_VERSION + 1;
     h.kind = MSG_PING;
-    refused(frame_from(&h, 0), "wire protocol 3 and this rank 2: install the same version");
+    refused(frame_from(&h, 0), "wire protocol 4 and this rank 3: install the same version");
     h.version = 0;
     refused(frame_from(&h, 0), "wire protocol 0");
     h.version = WIRE_VERSION;
@@ -293,11 +357,14 @@ static void test_bad_counts(void **unused)
     compress.n_units = WIRE_UNITS_MAX + 1;
     refused(frame_from(&h, 0), "too many units");
     compress.n_units = 1;
-    unit.method = UNIT_BF16 + 1;
+    unit.method = UNIT_Q1_0 + 1;
     refused(frame_from(&h, 0), "unknown method");
     unit.method = UNIT_CODE;
     unit.d = 17;
     refused(frame_from(&h, 0), "unknown length");
+    unit.method = UNIT_Q2_0;
+    unit.columns = true;
+    refused(frame_from(&h, 0), "column scales");
     compress.outliers = -0.5;
     refused(frame_from(&h, 0), "outliers");
 }
@@ -344,6 +411,94 @@ static void test_bad_assign(void **unused)
     refused(frame_from(&h, 0), "type of cache is unknown");
 }
 
+/* A frame of CALIB with a payload of n words. */
+static struct frame calib_frame(uint32_t context, uint32_t windows, const uint32_t *words, size_t n)
+{
+    Sbit__Header h = header_of(MSG_CALIB);
+    Sbit__Calib b = SBIT__CALIB__INIT;
+    h.calib = &b;
+    b.context = context;
+    b.windows = windows;
+    struct frame f = frame_from(&h, n * sizeof *words);
+    memcpy(f.bytes + f.size - n * sizeof *words, words, n * sizeof *words);
+    return f;
+}
+
+static void test_bad_calib(void **unused)
+{
+    static const uint32_t text[5] = {2, 1, 7, 8, 9}, empty[3] = {0, 1, 7};
+    static const uint32_t overflow[4] = {0xffffffff, 3, 7, 8}; /* add up to 2 in 32 bits */
+    (void)unused;
+    struct frame odd = calib_frame(2, 2, text, 5);
+    odd.size--;
+    refused(odd, "do not fit its payload");
+    refused(calib_frame(2, 0, text, 5), "do not fit its payload");
+    refused(calib_frame(2, 6, text, 5), "do not fit its payload");
+    refused(calib_frame(2, 0xffffffff, text, 5), "do not fit its payload");
+    refused(calib_frame(1, 2, text, 5), "empty or too long");
+    refused(calib_frame(9, 2, empty, 3), "empty or too long");
+    refused(calib_frame(2, 2, text, 4), "add up to its tokens");
+    refused(calib_frame(2, 1, text, 5), "add up to its tokens");
+    refused(calib_frame(0xffffffff, 2, overflow, 4), "add up to its tokens");
+}
+
+static void test_bad_calib_header(void **unused)
+{
+    char recipe[RECIPE_TEXT_MAX + 1];
+    Sbit__Header h = header_of(MSG_CALIB);
+    Sbit__Calib b = SBIT__CALIB__INIT;
+    (void)unused;
+    h.calib = &b;
+    b.embeddings = UNIT_Q1_0 + 1;
+    refused(frame_from(&h, 8), "unknown method");
+    b.embeddings = UNIT_F32;
+    memset(recipe, 'x', sizeof recipe);
+    recipe[RECIPE_TEXT_MAX] = 0;
+    b.recipe = recipe;
+    refused(frame_from(&h, 8), "too long");
+}
+
+static void test_bad_moments(void **unused)
+{
+    Sbit__Header h = header_of(MSG_MOMENTS);
+    Sbit__Moments b = SBIT__MOMENTS__INIT;
+    (void)unused;
+    h.moments = &b;
+    refused(frame_from(&h, 4), "lanes do not exist");
+    b.count = 2;
+    b.first = 0x7fffffff;
+    refused(frame_from(&h, 4), "lanes do not exist");
+    b.first = 0;
+    refused(frame_from(&h, 6), "not of floats");
+    b.offset = 1ull << 62;
+    refused(frame_from(&h, 4), "beyond any matrix");
+}
+
+static void test_bad_measured(void **unused)
+{
+    Sbit__Header h = header_of(MSG_MEASURED);
+    Sbit__Measured b = SBIT__MEASURED__INIT;
+    Sbit__UnitDone done = SBIT__UNIT_DONE__INIT;
+    (void)unused;
+    double loss[CODEBOOK_COUNT] = {0};
+    h.measured = &b;
+    refused(frame_from(&h, 0), "another number of losses");
+    b.loss = loss;
+    b.n_loss = CODEBOOK_COUNT;
+    loss[3] = NAN;
+    refused(frame_from(&h, 0), "not finite");
+    loss[3] = 0;
+    b.energy = INFINITY;
+    refused(frame_from(&h, 0), "not finite");
+    b.energy = -1;
+    refused(frame_from(&h, 0), "negative");
+    h.kind = MSG_UNIT_DONE;
+    h.body_case = SBIT__HEADER__BODY_UNIT_DONE;
+    h.unit_done = &done;
+    done.final = NAN;
+    refused(frame_from(&h, 0), "not finite");
+}
+
 /* 30000 unknown fields of two bytes each would cost 46 bytes and a block of memory apiece. */
 static void test_amplification(void **unused)
 {
@@ -387,7 +542,9 @@ int main(void)
         cmocka_unit_test(test_version_and_kind), cmocka_unit_test(test_bad_hidden),
         cmocka_unit_test(test_bad_counts),       cmocka_unit_test(test_bad_texts),
         cmocka_unit_test(test_amplification),    cmocka_unit_test(test_encode_refuses),
-        cmocka_unit_test(test_bad_assign),
+        cmocka_unit_test(test_bad_assign),       cmocka_unit_test(test_bad_calib),
+        cmocka_unit_test(test_bad_calib_header), cmocka_unit_test(test_bad_moments),
+        cmocka_unit_test(test_bad_measured),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }

@@ -1,0 +1,61 @@
+/* What a calibrated compression needs of a rank's memory at its peak, and which of its ways fits a
+ * limit (docs/compression.md, section "Memory"): activations in memory or on disk, second moments
+ * full or in blocks of columns. A pure function of shapes; where the worker's allocations change,
+ * this does too. Knows nothing of ranks, hosts and files. */
+#ifndef SBIT_COMMON_CALIB_MEMORY_H
+#define SBIT_COMMON_CALIB_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/model.h"
+
+/* Blocks of columns are whole multiples of this (but for a product's last one). */
+enum { CALIB_COLUMNS_STEP = 256 };
+
+struct calib_job {
+    const struct model_config *config;
+    uint32_t context;     /* tokens of a window */
+    uint64_t text_tokens; /* of all windows */
+    uint64_t rank_tokens; /* of this rank's */
+    uint32_t threads;
+    bool cross;            /* moments between the streams (recipe.qep) */
+    bool feedback;         /* the factor U */
+    bool measure;          /* a measuring pass comes first, and goes back through some windows */
+    uint32_t distill;      /* windows of a step of distillation; 0: there is none */
+    uint64_t source_bytes; /* of the matrices of a step in the source, the most */
+    uint64_t student_bytes; /* of the compressed blocks that are kept: one, all to distil */
+};
+
+struct calib_memory { /* bytes */
+    uint64_t program; /* libraries, tokenizer, messages on their way */
+    uint64_t source, student;
+    uint64_t activations; /* both streams, all windows: in memory or on disk */
+    bool on_disk;
+    uint64_t work;    /* of the windows in work */
+    uint64_t moments; /* second moments, correction, curvature: the most at one time */
+    uint64_t threads; /* of the searches */
+    uint64_t sampled; /* windows kept to go back through */
+    uint64_t back;    /* going back and distilling, when moments are gone */
+    uint64_t total;   /* in memory at the peak */
+    uint32_t columns; /* of the largest block of moments that are not full; 0: all are */
+};
+
+/* The columns of the blocks that moments of n columns have when all blocks together may have so
+ * many floats (0: any number): the fewest equal blocks, but for the last. A multiple of
+ * CALIB_COLUMNS_STEP, or n; at least the former, whatever floats says. */
+uint32_t calib_block_columns(uint32_t n, uint64_t floats);
+
+/* *m = what the job needs when the moments of a product may have so many floats (0: they are
+ * full). */
+void calib_memory_need(struct calib_memory *m, const struct calib_job *job, uint64_t floats,
+                       bool on_disk);
+
+/* The most floats with which the job fits ram, activations on disk, for CALIB_USUAL_THREADS
+ * threads: 0 when full moments fit. A function of model, options and ram alone, so that ranks and
+ * hosts do not change the result. False when not even the smallest blocks fit: *floats is then
+ * theirs. */
+enum { CALIB_USUAL_THREADS = 4 };
+bool calib_memory_fit(const struct calib_job *job, uint64_t ram, uint64_t *floats);
+
+#endif

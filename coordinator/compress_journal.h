@@ -1,0 +1,65 @@
+/* What a compression has finished, in a journal beside its output (docs/journal.md), so that another run
+ * can go on from there. Owns the journal and its meaning; knows nothing of messages and quantisers.
+ *
+ * Order of calls: open, measured (when the energies have just come), begin, then step again and again,
+ * sealed, and close in any case. */
+#ifndef SBIT_COORDINATOR_COMPRESS_JOURNAL_H
+#define SBIT_COORDINATOR_COMPRESS_JOURNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "coordinator/compress_file.h"
+#include "coordinator/journal.h"
+#include "coordinator/options.h"
+
+struct compress_journal { /* the first part set by the caller, all else zero to begin */
+    const struct options *options;
+    const struct weights *source;
+    const struct compress_calibration *calibration; /* NULL: none */
+    struct compress_file *file;
+    struct plan_unit *units;         /* [n] */
+    struct compress_result *results; /* [n] */
+    uint32_t n;
+    uint64_t moment_floats; /* of second moments in blocks; 0: they are full */
+    bool distilled;         /* units that all ranks work on are of use only when all are there */
+
+    struct journal *journal;
+    char *target;                       /* the output, behind links */
+    bool had;                           /* there was one, of no use any more */
+    bool accepted;                      /* it is this job's */
+    bool resumed;                       /* and an earlier run has begun it */
+    uint64_t (*hash)[FORM_TENSORS_MAX]; /* [n] */
+    bool *recorded, *taken;             /* [n]; taken: by an earlier run */
+    uint32_t n_recorded;
+    uint32_t n_measured, n_matrices;
+    bool measured, planned, sealed; /* sealed: only the names are missing */
+    uint64_t layout;
+    double committed; /* when, by loop_now */
+};
+
+/* Opens or makes the journal of file->out. With --resume takes the results of finished units from it,
+ * and what was measured into the units; *measured tells whether that was there. Errors: ERR_USAGE for
+ * an unfinished job without --resume, or of another model, text or option, which it names; those of
+ * journal_open; ERR_USAGE as gguf_output_check. */
+enum status compress_journal_open(struct compress_journal *j, bool *measured, struct error *e);
+/* Records the units' energies. Errors: ERR_IO. */
+enum status compress_journal_measured(struct compress_journal *j, struct error *e);
+/* What there is for gguf_output_resume. */
+enum gguf_parts compress_journal_parts(const struct compress_journal *j);
+/* After compress_file_begin: reads finished units back, so that results[].done is true for those, and
+ * only those, that the file really holds; says on stderr how many are taken over. Calls loop_alive.
+ * Errors: ERR_USAGE when the file is laid out differently now; ERR_IO. */
+enum status compress_journal_begin(struct compress_journal *j, struct loop *loop, struct error *e);
+/* Records results that have come, a few times a second, or at once. Errors: ERR_IO. */
+enum status compress_journal_step(struct compress_journal *j, bool at_once, struct error *e);
+/* Records that the file is complete but for its name. Errors: ERR_IO. */
+enum status compress_journal_sealed(struct compress_journal *j, struct error *e);
+/* After success removes the journal. After a failure leaves it with the unfinished file, and adds to the
+ * sentence how to go on, when something is finished that another run can use. Leaves *j empty, so that
+ * calling it twice is fine. */
+void compress_journal_close(struct compress_journal *j, enum status status, struct error *e);
+
+#endif

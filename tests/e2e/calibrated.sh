@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Calibrated compression: the same file from any number of ranks and threads, and every step of the recipe worth
+# what it costs, by margins far wider than the noise. Qualities are of the demo model on its own text.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+DEMO=$ROOT/models/demo
+TEXT=$ROOT/models/demo-eval.txt
+FEW=(--calib-tokens 16384)
+
+# make NAME RANKS ARGS...: compresses the demo model into NAME.gguf.
+make() {
+    local name=$1 n=$2
+    shift 2
+    ranks "$n" "$SBIT" compress "$DEMO" -o "$name.gguf" "$@" >log 2>&1 && return
+    cat log
+    fail "compress $* on $n ranks"
+    finish
+}
+
+# kl NAME: mean KL divergence of NAME.gguf from the original.
+kl() {
+    "$SBIT" eval "$1.gguf" --text "$TEXT" --ctx 256 --against "$DEMO" --json eval.json >log 2>&1 || cat log >&2
+    json_get eval.json kl
+}
+
+# better A B SHARE WHY: whether A's KL is at most SHARE of B's.
+better() {
+    local a b
+    a=$(kl "$1") b=$(kl "$2")
+    note "$4: KL $a against $b"
+    awk -v a="$a" -v b="$b" -v s="$3" 'BEGIN { exit !(a > 0 && a <= s * b) }' || fail "$4: KL $a, not below $3 of $b"
+}
+
+# One file, whoever makes it.
+for method in code q4_0; do
+    make one 0 --method $method --threads 1 "${FEW[@]}"
+    want=$(sha256sum <one.gguf)
+    for way in "0 2" "1 2" "2 1" "3 1" "5 1"; do
+        read -r n threads <<<"$way"
+        make other "$n" --method $method --threads "$threads" "${FEW[@]}"
+        cmp one.gguf other.gguf || fail "method $method: $n ranks of $threads threads make another file"
+    done
+    note "method $method: $want"
+done
+
+# Each step of the recipe. One bit: where errors are large.
+make plain 0 --bits 1 --calib none
+make whole 0 --bits 1 "${FEW[@]}"
+make none 0 --bits 1 --recipe qep=0,feedback=0,descent=0 "${FEW[@]}"
+make no_qep 0 --bits 1 --recipe qep=0 "${FEW[@]}"
+make no_search 0 --bits 1 --recipe feedback=0,descent=0 "${FEW[@]}"
+better whole plain 0.5 "calibrated against uncalibrated"
+better whole no_qep 0.9 "with the correction for the compressed prefix"
+better whole no_search 0.95 "with feedback and descent"
+better no_qep none 0.9 "with feedback and descent, no correction"
+
+make distilled 0 --bits 1 --distill 1 "${FEW[@]}"
+better distilled whole 0.9 "with distillation"
+make distilled3 3 --bits 1 --distill 1 "${FEW[@]}"
+cmp distilled.gguf distilled3.gguf || fail "three ranks distil another file"
+
+# Standard types: the same bytes say more.
+for method in q4_0 q2_0 q1_0; do
+    make "plain_$method" 0 --method $method --recipe plain "${FEW[@]}"
+    make "$method" 0 --method $method "${FEW[@]}"
+    better "$method" "plain_$method" 0.6 "$method calibrated against rounded"
+done
+make code2 0 --bits 2 "${FEW[@]}"
+better code2 q2_0 0.8 "codes of 2 bits against q2_0 at 2.25"
+finish

@@ -1,0 +1,358 @@
+/* Distillation at the end of a calibrated compression: row scales and norms of the whole model are tuned so that its
+ * logits come near the original's (docs/compression.md, section 4). A step takes one window of each of recipe.batch
+ * lanes, evenly spread; ranks take those of their lanes, rank 0 adds the gradients up in the order of lanes and
+ * sends the sum to all, and every rank moves its own copy of the parameters. Must never know how gradients
+ * are computed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+#include "worker/calibrated_private.h"
+#include "worker/tune_adam.h"
+#include "worker/tune_product.h"
+#include "worker/tuned_model.h"
+
+struct tuned_matrix {
+    struct shared_unit *unit;
+    uint16_t *base; /* [tune_matrix_scales] as searched */
+};
+
+struct tuning {
+    struct model_config config; /* rows of q and k as the student's */
+    struct binder binder;       /* norms and biases */
+    struct block_weights *blocks;
+    float **norm, *norm_base; /* [2 blocks + 1] views of hidden weights each; [2 blocks + 1][hidden] */
+    float *output_norm;       /* [hidden] */
+    struct tuned_matrix *matrix; /* [blocks][TUNE_MATRICES] */
+    struct tuned_model model;
+    struct tune_adam adam;
+    size_t size;       /* parameters */
+    float *log;        /* [size] logarithms of the multipliers */
+    float *gradient;   /* [batch][size] at rank 0, else [1][size] */
+    double kl[MOMENT_LANES];
+    bool there[MOMENT_LANES]; /* rank 0: gradients of the step's lanes */
+    uint32_t step, steps, steps_per_pass;
+    int next; /* place in the step's batch that this rank looks at next */
+};
+
+/* Which windows a step takes */
+
+/* The batch's lanes of a step: number i of them. */
+static int lane_of(const struct calibrated *c, uint32_t step, uint32_t i)
+{
+    uint32_t groups = MOMENT_LANES / c->recipe.batch;
+    return (int)(i * groups + step % groups);
+}
+
+/* Windows [first, end) of the text belong to a lane. */
+static void windows_of(const struct calibrated *c, int lane, uint32_t *first, uint32_t *end)
+{
+    uint32_t n = c->text.windows;
+    *first = *end = 0;
+    for (uint32_t w = 0; w < n; w++) {
+        int own = moments_lane(w, n);
+        *first += own < lane;
+        *end += own <= lane;
+    }
+}
+
+/* Number i of the step's windows in the text, or UINT32_MAX where its lane has no more. */
+static uint32_t window_of(const struct calibrated *c, uint32_t step, uint32_t i)
+{
+    uint32_t groups = MOMENT_LANES / c->recipe.batch, first, end;
+    windows_of(c, lane_of(c, step, i), &first, &end);
+    uint32_t w = first + step % c->tuning->steps_per_pass / groups;
+    return w < end ? w : UINT32_MAX;
+}
+
+static uint32_t count_steps(const struct calibrated *c)
+{
+    uint32_t most = 0, first, end;
+    for (int lane = 0; lane < MOMENT_LANES; lane++) {
+        windows_of(c, lane, &first, &end);
+        most = end - first > most ? end - first : most;
+    }
+    return most * (MOMENT_LANES / c->recipe.batch);
+}
+
+/* 1 / (tokens of the step); 0 when it has none. */
+static double token_weight(const struct calibrated *c)
+{
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < c->recipe.batch; i++) {
+        uint32_t w = window_of(c, c->tuning->step, i);
+        tokens += w == UINT32_MAX ? 0 : c->text.length[w];
+    }
+    return tokens > 0 ? 1.0 / (double)tokens : 0;
+}
+
+/* Opening */
+
+static enum status bind_students(struct calibrated *c, struct tuning *t, struct error *e)
+{
+    uint32_t blocks = c->weights->config.block_count;
+    t->binder.weights = c->weights;
+    TRY(mem_array(&t->blocks, blocks, sizeof *t->blocks, "blocks to tune", e));
+    TRY(mem_array(&t->matrix, (size_t)blocks * TUNE_MATRICES, sizeof *t->matrix, "matrices to tune",
+                  e));
+    for (uint32_t b = 0; b < blocks; b++) {
+        struct block_weights *w = &t->blocks[b];
+        TRY(bind_block(&t->binder, b, w, e));
+        struct product *const products[] = {&w->qkv, &w->o, &w->gate_up, &w->down};
+        for (int s = 0, k = 0; s < CALIB_STEPS; s++) {
+            for (int i = 0; i < products[s]->count; i++, k++) {
+                struct tuned_matrix *m = &t->matrix[(size_t)b * TUNE_MATRICES + (size_t)k];
+                m->unit = calibrated_unit_at(c, b, s, i);
+                products[s]->m[i] = student_view(&m->unit->student);
+                size_t scales = tune_matrix_scales(&products[s]->m[i]);
+                TRY(mem_array(&m->base, scales, sizeof *m->base, "scales to tune", e));
+                tune_matrix_base(&products[s]->m[i], m->base);
+            }
+            product_plan(products[s]);
+        }
+    }
+    return OK;
+}
+
+static enum status keep_norms(struct calibrated *c, struct tuning *t, struct error *e)
+{
+    size_t blocks = c->weights->config.block_count, hidden = c->weights->config.hidden;
+    TRY(mem_array(&t->norm, 2 * blocks + 1, sizeof *t->norm, "norms to tune", e));
+    TRY(mem_array(&t->norm_base, 2 * blocks + 1, hidden * sizeof(float), "norms to tune", e));
+    TRY(mem_array(&t->output_norm, hidden, sizeof(float), "norms to tune", e));
+    memcpy(t->output_norm, calib_head(c->calib)->output_norm, hidden * sizeof(float));
+    for (size_t b = 0; b < blocks; b++) {
+        t->norm[2 * b] = t->blocks[b].attn_norm;
+        t->norm[2 * b + 1] = t->blocks[b].ffn_norm;
+    }
+    t->norm[2 * blocks] = t->output_norm;
+    for (size_t i = 0; i < 2 * blocks + 1; i++)
+        memcpy(t->norm_base + i * hidden, t->norm[i], hidden * sizeof(float));
+    return OK;
+}
+
+static enum status open_model(struct calibrated *c, struct tuning *t, struct error *e)
+{
+    const struct head_weights *head = calib_head(c->calib);
+    const struct tune_output teacher = {head->output_norm, &head->output};
+    const struct tune_output student = {t->output_norm, &head->output};
+    size_t lanes = c->loop->transport->rank == 0 ? c->recipe.batch : 1;
+    t->config = *calib_config(c->calib, true);
+    t->size = tuned_model_size(&t->config);
+    TRY(mem_array(&t->log, t->size, sizeof *t->log, "parameters to tune", e));
+    TRY(mem_array(&t->gradient, lanes, t->size * sizeof *t->gradient, "gradients", e));
+    TRY(tune_adam_create(&t->adam, t->size, e));
+    return tuned_model_open(&t->model, &t->config, t->blocks, c->weights->rope_factors, &teacher,
+                            &student, c->text.context, c->threads, e);
+}
+
+enum status calibrated_open_tuning(struct calibrated *c, struct error *e)
+{
+    TRY(mem_array(&c->tuning, 1, sizeof *c->tuning, "tuning", e));
+    struct tuning *t = c->tuning;
+    t->steps_per_pass = count_steps(c);
+    t->steps = t->steps_per_pass * c->recipe.distill;
+    TRY(bind_students(c, t, e));
+    TRY(keep_norms(c, t, e));
+    return open_model(c, t, e);
+}
+
+void calibrated_close_tuning(struct calibrated *c)
+{
+    struct tuning *t = c->tuning;
+    if (!t)
+        return;
+    size_t matrices = (size_t)c->weights->config.block_count * TUNE_MATRICES;
+    for (size_t i = 0; t->matrix && i < matrices; i++)
+        free(t->matrix[i].base);
+    tuned_model_free(&t->model);
+    tune_adam_free(&t->adam);
+    bind_free(&t->binder);
+    free(t->blocks);
+    free(t->matrix);
+    free(t->norm);
+    free(t->norm_base);
+    free(t->output_norm);
+    free(t->log);
+    free(t->gradient);
+    free(t);
+    c->tuning = NULL;
+}
+
+/* Steps */
+
+static enum status alive(void *loop, struct error *e)
+{
+    return loop_alive(loop, e);
+}
+
+/* This rank's window number w of the text, or -1. */
+static int64_t own_window(const struct calibrated *c, uint32_t w)
+{
+    uint32_t first = 0, n = c->text.windows;
+    const struct transport *t = c->loop->transport;
+    int lane = moments_first_lane(t->rank, t->size), end = moments_first_lane(t->rank + 1, t->size);
+    while (first < n && moments_lane(first, n) < lane)
+        first++;
+    bool own = w != UINT32_MAX && moments_lane(w, n) >= lane && moments_lane(w, n) < end;
+    return own ? (int64_t)w - first : -1;
+}
+
+static enum status send_gradient(struct calibrated *c, int to, uint32_t lane, double kl,
+                                 const float *gradient, struct error *e)
+{
+    struct message m = {.kind = MSG_GRADIENT,
+                        .payload = gradient,
+                        .payload_bytes = c->tuning->size * sizeof *gradient};
+    m.gradient = (struct msg_gradient){c->tuning->step, lane, kl};
+    c->loop->stats.messages++;
+    c->loop->stats.sent_bytes += m.payload_bytes;
+    c->loop->stats.sent_raw_bytes += m.payload_bytes;
+    return loop_send(c->loop, to, &m, e);
+}
+
+/* Forward and backward of number i of the step's windows, where it is this rank's. */
+static enum status take_window(struct calibrated *c, uint32_t i, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    int64_t own = own_window(c, window_of(c, t->step, i));
+    bool first = c->loop->transport->rank == 0;
+    float *gradient = t->gradient + (first ? i * t->size : 0);
+    double kl = 0;
+    uint32_t rows;
+    if (own < 0)
+        return OK;
+    const float *teacher;
+    TRY(calib_hidden(c->calib, (uint32_t)own, false, &teacher, &rows, e));
+    memset(gradient, 0, t->size * sizeof *gradient);
+    TRY(calib_embeddings(c->calib, (uint32_t)own, true, tuned_model_input(&t->model), e));
+    TRY(tuned_model_backward(&t->model, teacher, rows, token_weight(c), &kl, gradient, alive,
+                             c->loop, e));
+    t->kl[i] = kl;
+    t->there[i] = true;
+    return first ? OK : send_gradient(c, 0, (uint32_t)lane_of(c, t->step, i), kl, gradient, e);
+}
+
+/* The new parameters into norms and scales. */
+static void apply(struct calibrated *c)
+{
+    struct tuning *t = c->tuning;
+    size_t hidden = t->config.hidden, blocks = t->config.block_count;
+    for (uint32_t b = 0; b < blocks; b++) {
+        struct tune_vector log =
+            tune_block_vector(&t->config, t->log + b * tune_block_size(&t->config));
+        for (int k = 0; k < TUNE_MATRICES; k++) {
+            const struct tuned_matrix *m = &t->matrix[(size_t)b * TUNE_MATRICES + (size_t)k];
+            struct matrix *view = tune_block_matrix(&t->blocks[b], (enum tune_matrix)k);
+            tune_matrix_apply(view, student_scales(&m->unit->student), m->base, log.row[k]);
+        }
+        tune_norm_apply(t->norm[2 * b], t->norm_base + 2 * b * hidden, log.attn_norm, hidden);
+        tune_norm_apply(t->norm[2 * b + 1], t->norm_base + (2 * b + 1) * hidden, log.ffn_norm,
+                        hidden);
+    }
+    tune_norm_apply(t->norm[2 * blocks], t->norm_base + 2 * blocks * hidden,
+                    t->log + t->size - hidden, hidden);
+}
+
+/* One step of Adam by the sum of the gradients. */
+static enum status move(struct calibrated *c, const float *sum, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    float rate = tune_adam_rate((float)c->recipe.rate, t->step, t->steps);
+    tune_adam_begin(&t->adam);
+    FAIL_IF(!tune_adam_update(&t->adam, t->log, sum, 0, t->size, rate), e, ERR_LIMIT,
+            "the compressed model runs out of range while it is tuned: use more bits, or a lower "
+            "rate in --recipe");
+    apply(c);
+    t->step++;
+    t->next = 0;
+    memset(t->there, 0, sizeof t->there);
+    return OK;
+}
+
+/* Rank 0: the sum in the order of lanes, in place of the first that is there. */
+static float *add_up(struct calibrated *c, double *kl)
+{
+    struct tuning *t = c->tuning;
+    float *sum = NULL;
+    *kl = 0;
+    for (uint32_t i = 0; i < c->recipe.batch; i++) {
+        float *g = t->gradient + i * t->size;
+        if (!t->there[i])
+            continue;
+        *kl += t->kl[i];
+        for (size_t k = 0; sum && k < t->size; k++)
+            sum[k] += g[k];
+        sum = sum ? sum : g;
+    }
+    return sum;
+}
+
+static enum status finish_step(struct calibrated *c, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    double kl;
+    float *sum = add_up(c, &kl);
+    struct message m = {.kind = MSG_TUNED};
+    m.tuned = (struct msg_tuned){t->step + 1, t->steps, kl * token_weight(c)};
+    for (int r = 1; r < c->loop->transport->size; r++)
+        TRY(send_gradient(c, r, MOMENT_LANES, kl, sum, e));
+    TRY(loop_send(c->loop, 0, &m, e));
+    return move(c, sum, e);
+}
+
+/* Rank 0: whether the gradients of all windows of the step are there. */
+static bool step_complete(const struct calibrated *c)
+{
+    for (uint32_t i = 0; i < c->recipe.batch; i++)
+        if (!c->tuning->there[i] && window_of(c, c->tuning->step, i) != UINT32_MAX)
+            return false;
+    return true;
+}
+
+enum status calibrated_take_gradient(struct calibrated *c, const struct message *m, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    const struct msg_gradient *g = &m->gradient;
+    uint32_t groups = MOMENT_LANES / c->recipe.batch, i = g->lane / groups;
+    bool sum = g->lane == MOMENT_LANES && c->loop->transport->rank != 0;
+    FAIL_IF(g->step != t->step || m->payload_bytes != t->size * sizeof(float) ||
+                (!sum && (i >= c->recipe.batch || (int)g->lane != lane_of(c, t->step, i) ||
+                          t->there[i])),
+            e, ERR_PEER, "rank %d sent a gradient that was not expected", m->peer);
+    if (sum)
+        return move(c, m->payload, e);
+    memcpy(t->gradient + i * t->size, m->payload, m->payload_bytes);
+    t->kl[i] = g->kl;
+    t->there[i] = true;
+    return OK;
+}
+
+enum status calibrated_tune(struct calibrated *c, bool *busy, bool *done, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    while (t->step < t->steps && token_weight(c) == 0)
+        t->step++; /* the text ends before all lanes have so many windows */
+    *done = t->step == t->steps;
+    if (*done)
+        return OK;
+    if ((uint32_t)t->next < c->recipe.batch)
+        return take_window(c, (uint32_t)t->next++, e);
+    *busy = c->loop->transport->rank == 0 && step_complete(c);
+    return *busy ? finish_step(c, e) : OK;
+}
+
+bool calibrated_tune_waits(const struct calibrated *c)
+{
+    return (uint32_t)c->tuning->next >= c->recipe.batch;
+}
+
+const float *calibrated_tuned_norm(const struct calibrated *c, uint32_t i)
+{
+    return c->tuning->norm[i];
+}
+
+uint32_t calibrated_tune_step(const struct calibrated *c)
+{
+    return c->tuning->step;
+}

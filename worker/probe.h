@@ -1,0 +1,14 @@
+/* How long the parts of a calibrated compression take on this rank, from one window in one block and a few
+ * rows: for an estimate before the work. Makes nothing that is kept. */
+#ifndef SBIT_WORKER_PROBE_H
+#define SBIT_WORKER_PROBE_H
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "common/wire.h"
+
+/* Measures with the first window of a MSG_CALIB that asks for it, and sends MSG_PROBED. Takes some seconds for
+ * a large model. Errors: as opening and computing. */
+enum status probe_run(struct loop *loop, const struct message *m, struct error *e);
+
+#endif
