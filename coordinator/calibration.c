@@ -104,9 +104,13 @@ static enum status read_one(struct windows *w, uint32_t **ids, const struct opti
         return tokenise(w, ids, own.begin, (size_t)(own.end - own.begin), own.name, t, vocab, e);
     }
     const char *path = o->calib.at[i];
+    const char *name = strcmp(path, "-") ? path : "standard input";
     TRY(text_read(&text, path, cluster, e));
-    enum status status = tokenise(w, ids, text.bytes, text.size,
-                                  strcmp(path, "-") ? path : "standard input", t, vocab, e);
+    enum status status = OK;
+    if (text.size > 0 && memchr(text.bytes, 0, text.size))
+        status = error_set(e, ERR_USAGE, "%s holds NUL bytes, so it is no text to calibrate on", name);
+    if (status == OK)
+        status = tokenise(w, ids, text.bytes, text.size, name, t, vocab, e);
     text_free(&text);
     return status;
 }

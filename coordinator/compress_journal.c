@@ -414,7 +414,7 @@ static bool worth_keeping(const struct compress_journal *j, enum status status)
 static void tell(const struct compress_journal *j, struct error *e)
 {
     size_t used = strlen(e->text);
-    if (j->n_recorded == 0)
+    if (j->n_recorded == 0 || j->distilled) /* matrices count once their scales are tuned */
         snprintf(
             e->text + used, sizeof e->text - used,
             "; what was measured is kept in %s.journal: the same command with --resume goes on "

@@ -439,8 +439,10 @@ static enum status tune(struct calibrated *c, bool *busy, struct error *e)
         return calibrated_take_early(c, e);
     }
     uint32_t step = calibrated_tune_step(c);
+    bool waited = calibrated_tune_waits(c);
     TRY(calibrated_tune(c, busy, &done, e));
-    if (step != calibrated_tune_step(c))
+    /* The sum may have come while this rank was still looking for windows of its own. */
+    if (step != calibrated_tune_step(c) || (!waited && calibrated_tune_waits(c)))
         TRY(calibrated_take_early(c, e));
     if (!done)
         return OK;

@@ -192,7 +192,7 @@ enum status calibrated_take_energy(struct calibrated *c, const struct message *i
 {
     struct importance *m = c->importance;
     uint32_t i = in->gradient.lane / (MOMENT_LANES / m->samples);
-    FAIL_IF(i >= m->samples || m->sample[i].energy ||
+    FAIL_IF(i >= m->samples || (int)in->gradient.lane != lane_of(m, i) || m->sample[i].energy ||
                 in->payload_bytes != m->size * sizeof(float),
             e, ERR_PEER, "rank %d sent squares of gradients that were not expected", in->peer);
     TRY(mem_array(&m->sample[i].energy, m->size, sizeof(float), "squares of gradients", e));

@@ -192,6 +192,8 @@ refuses 'overwrite tasks.jsonl' "$SBIT" eval "$DEMO" --tasks tasks.jsonl --json 
 refuses 'exclude' "$SBIT" eval "$DEMO" --tasks tasks.jsonl --text text.txt
 
 note "-- calibration text"
+printf 'Once upon a time\0there was' >nul.txt
+refuses 'nul.txt.*NUL bytes' "$SBIT" compress "$DEMO" -o new.gguf --calib nul.txt
 refuses 'nowhere.txt' "$SBIT" compress "$DEMO" -o new.gguf --calib nowhere.txt
 refuses '/dev/null holds 0 tokens' "$SBIT" compress "$DEMO" -o new.gguf --calib /dev/null
 printf x >one.txt
