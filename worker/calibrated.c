@@ -208,11 +208,6 @@ static enum status open_streams(struct calibrated *c, struct error *e)
     return c->measuring ? calibrated_open_importance(c, e) : OK;
 }
 
-static int bands_of(const struct tensor *t)
-{
-    return (int)((t->rows + FORM_BAND - 1) / FORM_BAND);
-}
-
 static enum status open_students(struct calibrated *c, struct error *e)
 {
     for (int i = 0; i < calibrated_count(c); i++) {
@@ -220,7 +215,7 @@ static enum status open_students(struct calibrated *c, struct error *e)
         const struct tensor *t = calibrated_tensor(c, i);
         TRY(student_open(&u->student, (enum unit_method)u->unit.method, u->unit.d, u->unit.columns,
                          (int)t->rows, (int)t->cols, e));
-        TRY(mem_array(&u->loss, (size_t)bands_of(t), sizeof *u->loss, "losses of bands", e));
+        TRY(mem_array(&u->loss, (size_t)calibrated_bands(u), sizeof *u->loss, "losses of bands", e));
     }
     return OK;
 }
@@ -328,7 +323,7 @@ static bool collected(const struct calibrated *c)
     for (int i = 0; i < calibrated_count(c); i++) {
         const struct shared_unit *u = calibrated_unit(c, i);
         bool losses = c->loop->transport->rank != 0 || u->unit.done ||
-                      u->losses == (uint32_t)bands_of(calibrated_tensor(c, i));
+                      u->losses == (uint32_t)calibrated_bands(u);
         if (!student_complete(&u->student) || !losses)
             return false;
     }
@@ -536,7 +531,7 @@ static struct shared_unit *unit_of_index(const struct calibrated *c, uint32_t in
 static enum status take_losses(struct shared_unit *u, const struct message *m, struct error *e)
 {
     uint64_t bands = m->payload_bytes / sizeof *u->loss, first = m->part.offset / sizeof *u->loss;
-    uint64_t all = ((uint64_t)u->student.rows + FORM_BAND - 1) / FORM_BAND;
+    uint64_t all = (uint64_t)calibrated_bands(u);
     FAIL_IF(m->payload_bytes % sizeof *u->loss || m->part.offset % sizeof *u->loss || first > all ||
                 bands > all - first,
             e, ERR_PEER, "rank %d sent losses of bands that are not there", m->peer);

@@ -204,10 +204,12 @@ enum status calibrated_take_energy(struct calibrated *c, const struct message *i
 static bool complete(const struct calibrated *c)
 {
     const struct importance *m = c->importance;
-    for (uint32_t i = 0; i < m->samples; i++)
-        for (uint32_t w = 0; w < c->text.windows && !m->there[i]; w++)
-            if (moments_lane(w, c->text.windows) == lane_of(m, i))
-                return false;
+    uint32_t n = c->text.windows;
+    for (uint32_t i = 0; i < m->samples; i++) {
+        int lane = lane_of(m, i);
+        if (!m->there[i] && moments_first_window(lane, n) < moments_first_window(lane + 1, n))
+            return false;
+    }
     return true;
 }
 

@@ -127,6 +127,8 @@ enum status calibrated_measure(struct calibrated *c, struct error *e);
 /* calibrated_search.c: the bands of one product. */
 /* Curvature, correction and column scales from the sum. */
 enum status calibrated_prepare(struct calibrated *c, struct error *e);
+/* Bands of 64 rows of a unit whose student is open. */
+int calibrated_bands(const struct shared_unit *u);
 /* Opens the search of matrix c->matrix. */
 enum status calibrated_open_search(struct calibrated *c, struct error *e);
 /* Some bands of it; *done after the last. */

@@ -70,7 +70,7 @@ static bool searched(enum unit_method method)
     return method != UNIT_F16 && method != UNIT_F32 && method != UNIT_BF16;
 }
 
-static int bands_of(const struct shared_unit *u)
+int calibrated_bands(const struct shared_unit *u)
 {
     return (u->student.rows + FORM_BAND - 1) / FORM_BAND;
 }
@@ -80,7 +80,7 @@ enum status calibrated_open_search(struct calibrated *c, struct error *e)
     const struct transport *t = c->loop->transport;
     const struct shared_unit *u = calibrated_unit(c, c->matrix);
     struct matrix_search *s = &c->search;
-    int64_t bands = bands_of(u);
+    int64_t bands = calibrated_bands(u);
     *s = (struct matrix_search){.next = (int)(bands * t->rank / t->size),
                                 .end = (int)(bands * (t->rank + 1) / t->size)};
     c->since = loop_now();
@@ -291,7 +291,7 @@ static enum status deliver_result(struct calibrated *c, const struct shared_unit
 {
     struct message m = {.kind = MSG_UNIT_DONE};
     struct msg_unit_done *d = &m.unit_done;
-    for (int b = 0; b < bands_of(u); b++) { /* in order: sums must not depend on ranks */
+    for (int b = 0; b < calibrated_bands(u); b++) { /* in order: sums must not depend on ranks */
         d->error2 += u->loss[b].error2;
         d->weight2 += u->loss[b].weight2;
         d->signal += u->loss[b].signal;

@@ -44,33 +44,21 @@ static int lane_of(const struct calibrated *c, uint32_t step, uint32_t i)
     return (int)(i * groups + step % groups);
 }
 
-/* Windows [first, end) of the text belong to a lane. */
-static void windows_of(const struct calibrated *c, int lane, uint32_t *first, uint32_t *end)
-{
-    uint32_t n = c->text.windows;
-    *first = *end = 0;
-    for (uint32_t w = 0; w < n; w++) {
-        int own = moments_lane(w, n);
-        *first += own < lane;
-        *end += own <= lane;
-    }
-}
-
 /* Number i of the step's windows in the text, or UINT32_MAX where its lane has no more. */
 static uint32_t window_of(const struct calibrated *c, uint32_t step, uint32_t i)
 {
-    uint32_t groups = MOMENT_LANES / c->recipe.batch, first, end;
-    windows_of(c, lane_of(c, step, i), &first, &end);
-    uint32_t w = first + step % c->tuning->steps_per_pass / groups;
-    return w < end ? w : UINT32_MAX;
+    uint32_t groups = MOMENT_LANES / c->recipe.batch, n = c->text.windows;
+    int lane = lane_of(c, step, i);
+    uint32_t w = moments_first_window(lane, n) + step % c->tuning->steps_per_pass / groups;
+    return w < moments_first_window(lane + 1, n) ? w : UINT32_MAX;
 }
 
 static uint32_t count_steps(const struct calibrated *c)
 {
-    uint32_t most = 0, first, end;
+    uint32_t most = 0, n = c->text.windows;
     for (int lane = 0; lane < MOMENT_LANES; lane++) {
-        windows_of(c, lane, &first, &end);
-        most = end - first > most ? end - first : most;
+        uint32_t own = moments_first_window(lane + 1, n) - moments_first_window(lane, n);
+        most = own > most ? own : most;
     }
     return most * (MOMENT_LANES / c->recipe.batch);
 }
@@ -189,13 +177,11 @@ static enum status alive(void *loop, struct error *e)
 /* This rank's window number w of the text, or -1. */
 static int64_t own_window(const struct calibrated *c, uint32_t w)
 {
-    uint32_t first = 0, n = c->text.windows;
     const struct transport *t = c->loop->transport;
-    int lane = moments_first_lane(t->rank, t->size), end = moments_first_lane(t->rank + 1, t->size);
-    while (first < n && moments_lane(first, n) < lane)
-        first++;
-    bool own = w != UINT32_MAX && moments_lane(w, n) >= lane && moments_lane(w, n) < end;
-    return own ? (int64_t)w - first : -1;
+    uint32_t n = c->text.windows;
+    uint32_t first = moments_first_window(moments_first_lane(t->rank, t->size), n);
+    uint32_t end = moments_first_window(moments_first_lane(t->rank + 1, t->size), n);
+    return w >= first && w < end ? (int64_t)w - first : -1;
 }
 
 static enum status send_gradient(struct calibrated *c, int to, uint32_t lane, double kl,

@@ -43,6 +43,11 @@ int moments_lane(uint32_t w, uint32_t windows)
     return (int)((uint64_t)MOMENT_LANES * w / windows);
 }
 
+uint32_t moments_first_window(int lane, uint32_t windows)
+{
+    return (uint32_t)(((uint64_t)lane * windows + MOMENT_LANES - 1) / MOMENT_LANES);
+}
+
 int moments_first_lane(int rank, int ranks)
 {
     return (int)((int64_t)MOMENT_LANES * rank / ranks);

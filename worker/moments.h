@@ -24,6 +24,8 @@ enum { MOMENT_LANES = 16, MOMENT_NODES_MAX = 2 * 4 + 1 };
  * the end): both contiguous, floor(lanes * i / n). */
 int moments_lane(uint32_t w, uint32_t windows);
 int moments_first_lane(int rank, int ranks);
+/* The first window of a lane; that of lane + 1 is the end. */
+uint32_t moments_first_window(int lane, uint32_t windows);
 
 /* The sum over lanes [first, first + count); count a power of two, first its multiple. */
 struct moments_node {

@@ -268,6 +268,8 @@ static void test_lanes(void **state)
         int last = 0;
         for (uint32_t w = 0; w < windows; w++) {
             int lane = moments_lane(w, windows);
+            assert_true(w >= moments_first_window(lane, windows));
+            assert_true(w < moments_first_window(lane + 1, windows));
             assert_in_range(lane, last, MOMENT_LANES - 1);
             last = lane;
         }
