@@ -106,6 +106,15 @@ storm() {
             finish
         fi
         kills=$((kills + 1))
+        if [ -e new.gguf ] && [ ! -e new.gguf.journal ]; then
+            # Killed with all its work done, on its way out.
+            same want.gguf new.gguf "killed when it was finished"
+            clean "a run killed when it was finished"
+            rm -f new.gguf
+            files=$((files + 1))
+            printf 'all '
+            continue
+        fi
         [ "${now:-0}" -ge "${before:-0}" ] || fail "$before units were done, $now are left"
         printf '%s ' "${now:-0}"
     done
