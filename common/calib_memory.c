@@ -11,6 +11,7 @@ enum {
     PAGE = 4096,
     TOKEN_BYTES = 160, /* of a token in the vocabulary */
     SAMPLES_MOST = 16, /* windows that the measuring pass goes back through */
+    SCARCE_ROWS = 128, /* of each, where memory is scarce */
     TEXT_BYTES = 12,   /* of a token of the text: the message, the copy, rank 0's own */
 };
 
@@ -18,6 +19,7 @@ enum {
     ((uint64_t)112 << 20) /* as measured with Open MPI and OpenBLAS, messages included */
 #define LOGIT_BYTES    ((uint64_t)128 << 20) /* that distillation keeps at a time */
 #define SAMPLED_FLOATS ((uint64_t)1 << 26)
+#define SCARCE_FLOATS  ((uint64_t)1 << 24)
 #define THREAD_BYTES   ((uint64_t)2 << 20) /* stack, feedback's paths, OpenBLAS' tiles */
 
 static uint64_t most(uint64_t a, uint64_t b)
@@ -110,6 +112,21 @@ static uint64_t parameters(const struct model_config *c)
     return rows * c->block_count + w.hidden;
 }
 
+/* Weights of all blocks, rows filled up to whole bands. */
+static uint64_t latents(const struct model_config *c)
+{
+    struct widths w = widths_of(c);
+    uint64_t rows =
+        w.attended + 2 * w.kv + 2 * w.ffn; /* of five matrices, each of hidden columns */
+    return c->block_count *
+           ((rows + 5 * BAND) * w.hidden + (w.hidden + BAND) * (w.attended + w.ffn));
+}
+
+bool calib_recodes(const struct model_config *c, double recode)
+{
+    return recode > 0 && latents(c) <= CALIB_RECODE_MOST;
+}
+
 /* A window going back through a block and the head. */
 static uint64_t back_bytes(const struct model_config *c, uint64_t context)
 {
@@ -123,21 +140,47 @@ static uint64_t back_bytes(const struct model_config *c, uint64_t context)
     return (block + prepared + matrix) * sizeof(float) + (logits < at_a_time ? logits : at_a_time);
 }
 
-/* The windows that the measuring pass keeps. */
-static uint64_t sampled_bytes(const struct calib_job *job)
+struct calib_samples calib_samples(const struct model_config *c, uint32_t context, uint64_t floats)
 {
-    const struct model_config *c = job->config;
-    uint64_t each = (uint64_t)c->block_count * c->hidden * job->context, samples = SAMPLES_MOST;
-    while (samples > 1 && samples * each > SAMPLED_FLOATS)
-        samples /= 2;
-    return samples * (each + (uint64_t)job->context * c->hidden + parameters(c)) * sizeof(float);
+    struct calib_samples s = {SAMPLES_MOST, context};
+    if (floats > 0 && s.rows > SCARCE_ROWS)
+        s.rows = SCARCE_ROWS;
+    uint64_t each = (uint64_t)c->block_count * c->hidden * s.rows;
+    while (s.lanes > 1 && s.lanes * each > (floats > 0 ? SCARCE_FLOATS : SAMPLED_FLOATS))
+        s.lanes /= 2;
+    return s;
+}
+
+/* The windows that the measuring pass keeps. */
+static uint64_t sampled_bytes(const struct model_config *c, struct calib_samples s)
+{
+    uint64_t each = (uint64_t)s.rows * c->hidden * (c->block_count + 1);
+    return s.lanes * (each + parameters(c)) * sizeof(float);
 }
 
 static uint64_t distill_bytes(const struct calib_job *job)
 {
     const struct model_config *c = job->config;
     uint64_t states = (uint64_t)job->context * c->hidden * (c->block_count + 2);
-    return (states + (job->distill + 4) * parameters(c)) * sizeof(float);
+    uint64_t recoded = calib_recodes(c, job->recode) ? latents(c) : 0;
+    return (states + (job->distill + 4) * (parameters(c) + recoded)) * sizeof(float);
+}
+
+/* sampled and back, and in total the most that the phases need: measuring, going back, compressing,
+ * distilling. */
+static void add_back(struct calib_memory *m, const struct calib_job *job, struct calib_samples s)
+{
+    const struct model_config *c = job->config;
+    uint64_t search = m->source + m->moments + m->threads, back = 0, distill = 0;
+    if (job->measure) {
+        m->sampled = sampled_bytes(c, s);
+        back = back_bytes(c, s.rows) + job->back_bytes;
+    }
+    if (job->distill)
+        distill = back_bytes(c, job->context) + distill_bytes(job) + job->back_bytes;
+    m->back = most(back, distill);
+    m->total = most(m->sampled + most(job->measure ? search : 0, back),
+                    m->student + most(search, distill));
 }
 
 void calib_memory_need(struct calib_memory *m, const struct calib_job *job, uint64_t floats,
@@ -150,6 +193,7 @@ void calib_memory_need(struct calib_memory *m, const struct calib_job *job, uint
         .program = PROGRAM_BYTES + (uint64_t)c->vocab * TOKEN_BYTES + job->text_tokens * TEXT_BYTES,
         .source = job->source_bytes,
         .student = job->student_bytes,
+        .sent = job->sent_bytes,
         .activations = 2 * job->rank_tokens * (w.hidden + w.wide) * sizeof(float),
         .on_disk = on_disk,
         .work = work_bytes(job, on_disk)};
@@ -165,11 +209,8 @@ void calib_memory_need(struct calib_memory *m, const struct calib_job *job, uint
         m->moments = before > kept + threads ? before : kept;
         m->threads = before > kept + threads ? 0 : threads;
     }
-    m->sampled = job->measure ? sampled_bytes(job) : 0;
-    m->back = (job->measure || job->distill ? back_bytes(c, job->context) : 0) +
-              (job->distill ? distill_bytes(job) : 0);
-    m->total = m->program + m->source + m->student + m->work + m->sampled +
-               most(m->moments + m->threads, m->back) + (on_disk ? 0 : m->activations);
+    add_back(m, job, calib_samples(c, job->context, floats));
+    m->total += m->program + m->sent + m->work + (on_disk ? 0 : m->activations);
 }
 
 bool calib_memory_fit(const struct calib_job *job, uint64_t ram, uint64_t *floats)

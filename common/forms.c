@@ -1,5 +1,7 @@
 #include "common/forms.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/codebook.h"
@@ -23,9 +25,40 @@ enum dtype form_dtype(enum unit_method method)
     return methods[method].dtype;
 }
 
+/* "4", "2.67": bits of a code, to two digits. */
+static bool code_bits(const char *text, uint32_t *d)
+{
+    char *end;
+    double bits = strtod(text, &end);
+    for (int i = 0; i < CODEBOOK_COUNT && end > text && !*end; i++) {
+        *d = codebook_table[i].d;
+        if (fabs(8.0 / *d - bits) < 0.005)
+            return true;
+    }
+    return false;
+}
+
+bool form_named(const char *name, enum unit_method *method, uint32_t *d)
+{
+    *d = 0;
+    for (int m = 0; m < N_METHODS; m++) {
+        *method = (enum unit_method)m;
+        if (strcmp(name, methods[m].name) == 0)
+            return true;
+    }
+    *method = UNIT_CODE;
+    return strncmp(name, "code", 4) == 0 && code_bits(name + 4, d);
+}
+
 const char *form_name(enum unit_method method)
 {
     return methods[method].name;
+}
+
+enum unit_method form_choice(int i, uint32_t *d)
+{
+    *d = i < CODEBOOK_COUNT ? codebook_table[i].d : 0;
+    return i < CODEBOOK_COUNT ? UNIT_CODE : i == CODEBOOK_COUNT ? UNIT_Q4_0 : UNIT_Q8_0;
 }
 
 static enum status add(struct form *f, const char *suffix, enum dtype dtype, uint32_t dims,

@@ -4,6 +4,7 @@
 #ifndef SBIT_COMMON_FORMS_H
 #define SBIT_COMMON_FORMS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/dtype.h"
@@ -38,9 +39,16 @@ enum status form_of(struct form *f, enum unit_method method, uint32_t d, double 
  * cols as given to form_of. */
 void form_add_columns(struct form *f, uint64_t cols);
 
+/* What matrices choose among under a budget, 0 <= i < UNIT_CHOICES: codes in the order of codebook_table (*d
+ * weights a byte), then Q4_0 and Q8_0 (*d 0). */
+enum unit_method form_choice(int i, uint32_t *d);
+
 /* The element type of a method's main tensor (I8 for codes). */
 enum dtype form_dtype(enum unit_method method);
 /* "code", "sign", "q8_0", ... */
 const char *form_name(enum unit_method method);
+/* The other way round. *d = 0, but for "code4", "code2.67", "code2", ...: codes of so many bits, *d weights a byte.
+ * False for unknown names. */
+bool form_named(const char *name, enum unit_method *method, uint32_t *d);
 
 #endif

@@ -223,6 +223,8 @@ static enum status dispatch(struct loop *loop, struct message *m, struct error *
     case MSG_MOMENTS:
     case MSG_PART:
     case MSG_GRADIENT:
+    case MSG_SOURCE:
+    case MSG_FETCHED:
         return loop->failed ? OK : give(loop, &loop->worker, "worker", m, e);
     default:
         return give(loop, &loop->coordinator, "coordinator", m, e);

@@ -3,8 +3,9 @@
  * happened waits adaptively, because a blocking MPI receive burns a core: spins 200 us, then sleeps
  * 20 us growing to 1 ms, and less again around the time at which the wait before ended.
  *
- * Who gets what: the worker handles ASSIGN, TOKENS, HIDDEN, COMPRESS, CALIB, MOMENTS, PART; the
- * coordinator (rank 0) the answers HELLO, READY, LOGITS, PONG, STATS, TENSOR, UNIT_DONE, MEASURED, TUNED, WANT, PROBED;
+ * Who gets what: the worker handles ASSIGN, TOKENS, HIDDEN, COMPRESS, CALIB, MOMENTS, PART, SOURCE, FETCHED; the
+ * coordinator (rank 0) the answers HELLO, READY, LOGITS, PONG, STATS, TENSOR, UNIT_DONE, MEASURED, TUNED, WANT, PROBED,
+ * OPENED, FETCH;
  * the loop itself PING, ASK_STATS, STOP and ERROR. */
 #ifndef SBIT_COMMON_LOOP_H
 #define SBIT_COMMON_LOOP_H

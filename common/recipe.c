@@ -11,13 +11,15 @@ const struct recipe recipe_default = {
     .feedback = true,
     .rounds = 1,
     .descent = 3,
+    .joint = 1,
     .columns = true,
     .measure = true,
     .shrink = 0.05,
     .damp = 0.003,
     .distill = 0,
     .rate = 0.02,
-    .batch = 4,
+    .recode = 1,
+    .batch = 2,
 };
 
 enum field_kind { FIELD_REAL, FIELD_FLAG, FIELD_WHOLE };
@@ -32,12 +34,14 @@ static const struct field {
     {"feedback", FIELD_FLAG, offsetof(struct recipe, feedback), 0, 1},
     {"rounds", FIELD_WHOLE, offsetof(struct recipe, rounds), 1, 100},
     {"descent", FIELD_WHOLE, offsetof(struct recipe, descent), 0, 100},
+    {"joint", FIELD_WHOLE, offsetof(struct recipe, joint), 0, 100},
     {"columns", FIELD_FLAG, offsetof(struct recipe, columns), 0, 1},
     {"measure", FIELD_FLAG, offsetof(struct recipe, measure), 0, 1},
     {"shrink", FIELD_REAL, offsetof(struct recipe, shrink), 0, 1},
     {"damp", FIELD_REAL, offsetof(struct recipe, damp), 1e-6, 10},
     {"distill", FIELD_WHOLE, offsetof(struct recipe, distill), 0, 1000},
     {"rate", FIELD_REAL, offsetof(struct recipe, rate), 1e-6, 1},
+    {"recode", FIELD_REAL, offsetof(struct recipe, recode), 0, 100},
     {"batch", FIELD_WHOLE, offsetof(struct recipe, batch), 1, 16},
 };
 
@@ -108,7 +112,7 @@ static void set_plain(struct recipe *r)
     r->qep = 0;
     r->feedback = r->columns = r->measure = false;
     r->rounds = 1;
-    r->descent = r->distill = 0;
+    r->descent = r->joint = r->distill = 0;
 }
 
 enum status recipe_parse(struct recipe *r, const char *text, struct error *e)

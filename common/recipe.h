@@ -15,12 +15,17 @@ struct recipe {
     bool feedback;   /* errors of a group are carried on to later columns (GPTQ) */
     uint32_t rounds; /* assignments with scales fitted between them, at least 1 */
     uint32_t descent; /* passes of coordinate descent over the codes with the full moments */
+    uint32_t joint;  /* passes that choose the codes of a block of columns together, after the first of
+                      * those; byte codes alone */
     bool columns;    /* column scales where columns differ widely */
     bool measure;    /* bits per matrix by measured gain; else by the table of kinds */
     double shrink;   /* H <- (1 - shrink) H + shrink diag(H) */
     double damp;     /* H <- H + damp mean(diag H) I */
-    uint32_t distill; /* passes over the calibration text that tune scales and norms */
+    uint32_t distill; /* passes over the calibration text that tune scales, norms and codes */
     double rate;     /* learning rate of the logarithms of scales and norms while distilling */
+    double recode;   /* how far the latent weights go by which byte codes are chosen anew: their rate, in
+                      * units of a weight's usual distance from its codeword, times the root of the number
+                      * of steps; 0: codes stay */
     uint32_t batch;  /* windows of a step of distilling: 1, 2, 4, 8 or 16 */
 };
 

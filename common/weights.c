@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "common/mapfile.h"
 #include "common/mem.h"
 #include "common/weights_private.h"
 
@@ -60,6 +62,8 @@ static void close_private(struct weights_private *p)
         safetensors_close(&p->safetensors[i]);
     for (uint64_t i = 0; i < p->n_codes; i++)
         free(p->codes[i].name);
+    if (p->reserved)
+        munmap(p->reserved, p->reserved_bytes);
     free(p->safetensors);
     free(p->codes);
     free(p);
@@ -208,6 +212,12 @@ enum status weights_verify(const struct weights *w, const struct tensor *t, weig
             "copy or make the file again",
             w->path, t->name);
     return OK;
+}
+
+void weights_drop(const struct tensor *t, uint64_t first, uint64_t size)
+{
+    if (!t->remote)
+        mapfile_drop(t->data + first, size);
 }
 
 uint64_t weights_block_bytes(const struct weights *w, uint32_t block)

@@ -33,6 +33,7 @@ struct tensor {
     const uint8_t *data; /* inside a mapping, any alignment */
     uint64_t hash;       /* XXH3 of the bytes as the file states it, where has_hash */
     bool has_hash;
+    bool remote;         /* data comes from another rank (common/weights_remote.h) */
     uint32_t rope_heads; /* > 0: q or k rows in Hugging Face order of a model whose GGUF form
                           * interleaves the halves of each of so many heads; see weights_gguf_row */
 };
@@ -83,6 +84,9 @@ enum status weights_rows_f32(const struct tensor *t, uint64_t first, uint64_t co
 typedef enum status weights_alive_fn(void *self, struct error *e);
 enum status weights_verify(const struct weights *w, const struct tensor *t, weights_alive_fn *alive,
                            void *self, struct error *e);
+/* Takes bytes of a tensor out of the resident set until they are read again. What came from another
+ * rank stays. */
+void weights_drop(const struct tensor *t, uint64_t first, uint64_t size);
 /* Bytes stored for all tensors of block b (or, with block = UINT32_MAX, outside the blocks). */
 uint64_t weights_block_bytes(const struct weights *w, uint32_t block);
 

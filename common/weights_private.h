@@ -15,6 +15,8 @@ struct weights_private {
     uint32_t n_safetensors;
     struct coded_matrix *codes; /* [n_codes], sorted by name */
     uint64_t n_codes;
+    void *reserved; /* addresses of a remote model (weights_remote.c), or NULL */
+    size_t reserved_bytes;
 };
 
 /* Order of struct coded_matrix by name, for qsort and bsearch. */

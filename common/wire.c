@@ -42,6 +42,10 @@ static const struct {
     [MSG_TUNED] = {"TUNED", wire_pack_tuned, wire_unpack_tuned, false},
     [MSG_WANT] = {"WANT", wire_pack_want, wire_unpack_want, false},
     [MSG_PROBED] = {"PROBED", wire_pack_probed, wire_unpack_probed, false},
+    [MSG_SOURCE] = {"SOURCE", wire_pack_source, wire_unpack_source, true},
+    [MSG_OPENED] = {"OPENED", wire_pack_opened, wire_unpack_opened, false},
+    [MSG_FETCH] = {"FETCH", wire_pack_fetch, wire_unpack_fetch, true},
+    [MSG_FETCHED] = {"FETCHED", wire_pack_fetch, wire_unpack_fetch, true},
 };
 
 const char *message_name(enum message_kind kind)

@@ -14,16 +14,18 @@
 #include "common/cache.h"
 #include "common/codebook.h"
 #include "common/error.h"
+#include "common/model.h"
 #include "common/recipe.h"
 #include "common/transport.h"
 
-#define WIRE_VERSION 3u
+#define WIRE_VERSION 4u
 #define WIRE_HEADER_MAX 65536u
 #define WIRE_PAYLOAD_MAX (1u << 30)                      /* bytes of f32 activations or logits */
 #define WIRE_FRAME_MAX (WIRE_PAYLOAD_MAX + WIRE_HEADER_MAX + 4u) /* bytes of a whole frame */
 #define WIRE_TEXT_MAX 1024   /* strings in headers, terminator included */
 #define WIRE_RUNS_MAX 256    /* runs in one micro-batch */
 #define WIRE_UNITS_MAX 256   /* units in one MSG_COMPRESS */
+#define WIRE_PIECE_MAX (UINT64_C(4) << 20) /* bytes of the source that one MSG_FETCH asks for */
 
 enum message_kind {
     MSG_HELLO = 1, /* every rank -> 0, first of all: who I am */
@@ -49,6 +51,10 @@ enum message_kind {
     MSG_TUNED,     /* 0 -> 0: a step of distilling is done */
     MSG_WANT,      /* rank -> 0: send me the finished units of this block, as PART */
     MSG_PROBED,    /* rank -> 0: how long parts of a calibrated compression take */
+    MSG_SOURCE,    /* 0 -> rank: the model to compress, as described by its headers */
+    MSG_OPENED,    /* rank -> 0: whether it has the model's files */
+    MSG_FETCH,     /* rank without them -> 0: bytes of a tensor of the source are wanted */
+    MSG_FETCHED,   /* 0 -> rank: they */
     MSG_KINDS
 };
 
@@ -150,10 +156,10 @@ enum unit_method {
     UNIT_Q2_0,
     UNIT_Q1_0
 };
+/* What a measuring pass tries with every matrix (form_choice of common/forms.h). */
+enum { UNIT_CHOICES = CODEBOOK_COUNT + 2 };
 
 struct msg_compress {
-    char path[WIRE_TEXT_MAX];
-    uint64_t model_hash;
     double outliers;    /* UNIT_SIGN: share of weights restored in F16 */
     uint32_t threads;
     bool last;          /* no more units follow */
@@ -177,13 +183,12 @@ struct msg_unit_done {
 
 /* Payload: u32 length[windows], then the tokens of all windows one after the other. */
 struct msg_calib {
-    char path[WIRE_TEXT_MAX];
-    uint64_t model_hash;
     char recipe[RECIPE_TEXT_MAX]; /* recipe_text */
     uint32_t context;             /* most tokens of a window */
     uint32_t windows;             /* at least 1 */
     uint32_t threads;
     uint32_t embeddings;          /* enum unit_method in which the file will hold them */
+    uint32_t embeddings_d;        /* ... UNIT_CODE */
     bool measure;                 /* MSG_MEASURED of every matrix is wanted before COMPRESS */
     bool probe;                   /* only PROBED is wanted, for matrices of this form: */
     uint32_t method, d;           /* enum unit_method */
@@ -204,7 +209,8 @@ struct msg_moments {
 struct msg_measured {
     uint32_t block, kind; /* enum tensor_kind */
     bool columns;         /* column scales pay */
-    double loss[CODEBOOK_COUNT]; /* per weight, by place in codebook_table; zeros with importance */
+    double loss[UNIT_CHOICES]; /* per weight, in the order of form_choice, 0 for a type whose block does not
+                                * divide the rows; zeros with importance */
     bool importance;      /* sent after the losses of all matrices: */
     double energy;        /* ... what a loss of 1 costs */
 };
@@ -229,6 +235,26 @@ struct msg_probed { /* seconds, by all threads of the rank */
     double moments; /* a token into H of the four steps of a block */
     double factor;  /* curvature and correction of q, k, v */
     double search;  /* a row of q */
+};
+
+/* Payload: struct weights_entry of every tensor, in u32, then the floats [rope_dim / 2] of RoPE
+ * factors, if any. */
+struct msg_source {
+    char path[WIRE_TEXT_MAX];
+    uint64_t model_hash;
+    uint32_t tensors;
+    bool rope_factors;
+    struct model_config config;
+};
+
+struct msg_opened {
+    bool missing; /* it will FETCH what it needs */
+};
+
+/* Of MSG_FETCH and MSG_FETCHED. Payload of FETCH: pairs of u64, offset in the tensor and size, at
+ * least one, of together at most WIRE_PIECE_MAX bytes; of FETCHED: those bytes one after the other. */
+struct msg_fetch {
+    uint32_t kind, block; /* enum tensor_kind */
 };
 
 struct msg_error {
@@ -264,6 +290,9 @@ struct message {
         struct msg_tuned tuned;
         struct msg_want want;
         struct msg_probed probed;
+        struct msg_source source;
+        struct msg_opened opened;
+        struct msg_fetch fetch, fetched;
     };
     const void *payload; /* borrowed on sending; inside bytes when received */
     size_t payload_bytes;

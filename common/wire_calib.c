@@ -11,13 +11,12 @@ void wire_pack_calib(const struct message *m, Sbit__Header *h, struct wire_scrat
 {
     const struct msg_calib *x = &m->calib;
     sbit__calib__init(&s->calib);
-    s->calib.path = wire_pack_text(s, x->path, sizeof x->path);
-    s->calib.model_hash = x->model_hash;
     s->calib.recipe = wire_pack_text(s, x->recipe, sizeof x->recipe);
     s->calib.context = x->context;
     s->calib.windows = x->windows;
     s->calib.threads = x->threads;
     s->calib.embeddings = x->embeddings;
+    s->calib.embeddings_d = x->embeddings_d;
     s->calib.measure = x->measure;
     s->calib.probe = x->probe;
     s->calib.method = x->method;
@@ -49,11 +48,11 @@ const char *wire_unpack_calib(struct message *m, const Sbit__Header *h)
 {
     struct msg_calib *x = &m->calib;
     const Sbit__Calib *b = h->calib;
-    x->model_hash = b->model_hash;
     x->context = b->context;
     x->windows = b->windows;
     x->threads = b->threads;
     x->embeddings = b->embeddings;
+    x->embeddings_d = b->embeddings_d;
     x->measure = b->measure;
     x->probe = b->probe;
     x->method = b->method;
@@ -62,8 +61,7 @@ const char *wire_unpack_calib(struct message *m, const Sbit__Header *h)
     x->moment_floats = b->moment_floats;
     if (b->embeddings > UNIT_Q1_0 || b->method > UNIT_Q1_0)
         return "it asks for an unknown method";
-    if (!wire_take_name(x->path, sizeof x->path, b->path) ||
-        !wire_take_name(x->recipe, sizeof x->recipe, b->recipe))
+    if (!wire_take_name(x->recipe, sizeof x->recipe, b->recipe))
         return wire_too_long;
     return check_windows(m);
 }
@@ -112,7 +110,7 @@ void wire_pack_measured(const struct message *m, Sbit__Header *h, struct wire_sc
     s->measured.energy = m->measured.energy;
     s->measured.columns = m->measured.columns;
     s->measured.importance = m->measured.importance;
-    s->measured.n_loss = CODEBOOK_COUNT;
+    s->measured.n_loss = UNIT_CHOICES;
     s->measured.loss = (double *)m->measured.loss; /* only read */
     h->measured = &s->measured;
 }
@@ -126,9 +124,9 @@ const char *wire_unpack_measured(struct message *m, const Sbit__Header *h)
     x->energy = b->energy;
     x->columns = b->columns;
     x->importance = b->importance;
-    if (b->n_loss != CODEBOOK_COUNT)
-        return "it holds another number of losses than there are codebooks";
-    for (int i = 0; i < CODEBOOK_COUNT; i++) {
+    if (b->n_loss != UNIT_CHOICES)
+        return "it holds another number of losses than a matrix has choices";
+    for (int i = 0; i < UNIT_CHOICES; i++) {
         x->loss[i] = b->loss[i];
         if (!isfinite(x->loss[i]))
             return wire_not_finite;

@@ -181,8 +181,6 @@ void wire_pack_compress(const struct message *m, Sbit__Header *h, struct wire_sc
 {
     const struct msg_compress *x = &m->compress;
     sbit__compress__init(&s->compress);
-    s->compress.path = wire_pack_text(s, x->path, sizeof x->path);
-    s->compress.model_hash = x->model_hash;
     s->compress.outliers = x->outliers;
     s->compress.threads = x->threads;
     s->compress.last = x->last;
@@ -226,7 +224,6 @@ const char *wire_unpack_compress(struct message *m, const Sbit__Header *h)
 {
     struct msg_compress *x = &m->compress;
     const Sbit__Compress *b = h->compress;
-    x->model_hash = b->model_hash;
     x->outliers = b->outliers;
     x->threads = b->threads;
     x->last = b->last;
@@ -240,7 +237,7 @@ const char *wire_unpack_compress(struct message *m, const Sbit__Header *h)
         if (wrong)
             return wrong;
     }
-    return wire_take_name(x->path, sizeof x->path, b->path) ? NULL : wire_too_long;
+    return NULL;
 }
 
 /* TENSOR and PART, whose bodies lie at the same place of their unions. */

@@ -33,6 +33,9 @@ struct wire_scratch {
         Sbit__Tuned tuned;
         Sbit__Want want;
         Sbit__Probed probed;
+        Sbit__Source source;
+        Sbit__Opened opened;
+        Sbit__Fetch fetch;
     };
     union {
         struct {
@@ -74,6 +77,9 @@ void wire_pack_gradient(const struct message *m, Sbit__Header *h, struct wire_sc
 void wire_pack_tuned(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_want(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_probed(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
+void wire_pack_source(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
+void wire_pack_opened(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
+void wire_pack_fetch(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_tokens(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_hidden(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_logits(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
@@ -95,6 +101,9 @@ const char *wire_unpack_gradient(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_tuned(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_want(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_probed(struct message *m, const Sbit__Header *h);
+const char *wire_unpack_source(struct message *m, const Sbit__Header *h);
+const char *wire_unpack_opened(struct message *m, const Sbit__Header *h);
+const char *wire_unpack_fetch(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_tokens(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_hidden(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_logits(struct message *m, const Sbit__Header *h);

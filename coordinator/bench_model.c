@@ -31,6 +31,7 @@ struct part { /* a tensor to be filled */
     enum content content;
     enum dtype dtype;
     uint64_t cols, bytes;
+    uint32_t d; /* CODE_SCALES, CODEBOOK */
 };
 
 struct writing {
@@ -128,16 +129,16 @@ static enum status add(struct writing *w, const char *name, struct part part, ui
     return OK;
 }
 
-static enum status add_code(struct writing *w, const char *base, uint64_t rows, uint64_t cols,
-                            struct error *e)
+static enum status add_code(struct writing *w, const char *base, uint32_t d, uint64_t rows,
+                            uint64_t cols, struct error *e)
 {
     struct form form;
-    TRY(form_of(&form, UNIT_CODE, w->model->d, 0, rows, cols, false, e));
+    TRY(form_of(&form, UNIT_CODE, d, 0, rows, cols, false, e));
     for (uint32_t i = 0; i < form.n; i++) {
         const struct form_tensor *t = &form.tensor[i];
         char name[96];
         snprintf(name, sizeof name, "%s%s", base, t->suffix);
-        struct part part = {t->dtype == DTYPE_I8 ? RANDOM : CODE_SCALES, t->dtype, cols, 0};
+        struct part part = {t->dtype == DTYPE_I8 ? RANDOM : CODE_SCALES, t->dtype, cols, 0, d};
         TRY(add(w, name, part, t->dims, t->dim, e));
     }
     return OK;
@@ -147,11 +148,12 @@ static enum status add_matrix(struct writing *w, const char *base, bool in_block
                               uint64_t cols, struct error *e)
 {
     const char *type = in_block ? w->model->type : w->model->embeddings;
+    uint32_t d = in_block ? w->model->d : w->model->embeddings_d;
     uint64_t dim[2] = {cols, rows};
     char name[96];
-    struct part part = {RANDOM, dtype_of(type), cols, 0};
-    if (part.dtype == DTYPE_I8)
-        return add_code(w, base, rows, cols, e);
+    if (d > 0)
+        return add_code(w, base, d, rows, cols, e);
+    struct part part = {RANDOM, dtype_of(type), cols, 0, 0};
     uint32_t block = dtype_info(part.dtype)->block;
     FAIL_IF(cols % block != 0, e, ERR_UNSUPPORTED,
             "the shape %s has matrices with rows of %llu weights, no multiple of %u as type %s "
@@ -173,17 +175,25 @@ static enum status add_tensor(struct writing *w, enum tensor_kind kind, uint32_t
     if (rule->matrix)
         return add_matrix(w, base, rule->per_block, rows, cols, e);
     snprintf(name, sizeof name, "%s%s", base, rule->suffix);
-    struct part part = {strcmp(rule->suffix, ".bias") ? ONES : ZEROS, DTYPE_F32, cols, 0};
+    struct part part = {strcmp(rule->suffix, ".bias") ? ONES : ZEROS, DTYPE_F32, cols, 0, 0};
     return add(w, name, part, 1, &cols, e);
+}
+
+static enum status add_codebook(struct writing *w, uint32_t d, struct error *e)
+{
+    uint64_t dim[2] = {d, CODEBOOK_WORDS};
+    char name[64];
+    if (d == 0)
+        return OK;
+    snprintf(name, sizeof name, "singularbit.codebook.%u", d);
+    return add(w, name, (struct part){CODEBOOK, DTYPE_I8, d, 0, d}, 2, dim, e);
 }
 
 static enum status add_all(struct writing *w, struct error *e)
 {
-    uint64_t dim[2] = {w->model->d, CODEBOOK_WORDS};
-    char name[64];
-    snprintf(name, sizeof name, "singularbit.codebook.%u", w->model->d);
-    if (w->model->d > 0)
-        TRY(add(w, name, (struct part){CODEBOOK, DTYPE_I8, w->model->d, 0}, 2, dim, e));
+    uint32_t d = w->model->d, other = w->model->embeddings_d;
+    TRY(add_codebook(w, d, e));
+    TRY(add_codebook(w, other == d ? 0 : other, e));
     for (int kind = 0; kind < KIND_ROPE_FACTORS; kind++) {
         bool per_block = model_rule((enum tensor_kind)kind)->per_block;
         for (uint32_t b = 0; b < (per_block ? w->model->config.block_count : 1); b++)
@@ -194,19 +204,19 @@ static enum status add_all(struct writing *w, struct error *e)
 
 /* Keys */
 
-/* The code size of every matrix in the blocks. */
+/* The code size of every matrix. */
 static enum status set_code_sizes(const struct writing *w, char (*base)[64],
                                   struct gguf_string *names, uint32_t *d, struct error *e)
 {
     struct gguf_writer *header = gguf_output_writer(w->out);
     uint32_t n = 0;
-    for (int kind = 0; kind < KIND_EMBEDDING; kind++) {
-        if (!model_rule((enum tensor_kind)kind)->matrix)
-            continue;
-        for (uint32_t b = 0; b < w->model->config.block_count; b++, n++) {
+    for (int kind = 0; kind < KIND_COUNT; kind++) {
+        const struct tensor_rule *rule = model_rule((enum tensor_kind)kind);
+        uint32_t blocks = rule->per_block ? w->model->config.block_count : 1;
+        for (uint32_t b = 0; rule->matrix && b < blocks; b++, n++) {
             model_base_name(base[n], (enum tensor_kind)kind, b);
             names[n] = (struct gguf_string){base[n], strlen(base[n])};
-            d[n] = w->model->d;
+            d[n] = rule->per_block ? w->model->d : w->model->embeddings_d;
         }
     }
     TRY(gguf_set_strings(header, WEIGHTS_MATRIX_NAMES, names, n, e));
@@ -215,7 +225,7 @@ static enum status set_code_sizes(const struct writing *w, char (*base)[64],
 
 static enum status set_codes(const struct writing *w, struct error *e)
 {
-    size_t n = (size_t)w->model->config.block_count * KIND_EMBEDDING; /* and fewer */
+    size_t n = (size_t)w->model->config.block_count * KIND_COUNT; /* and fewer */
     char(*base)[64] = NULL;
     struct gguf_string *names = NULL;
     uint32_t *d = NULL;
@@ -295,7 +305,7 @@ static enum status set_keys(const struct writing *w, struct error *e)
     TRY(gguf_set_string(header, "general.name", "random weights", e));
     TRY(gguf_set_u32(header, WEIGHTS_VERSION_KEY, WEIGHTS_VERSION, e));
     TRY(set_tokenizer(w, e));
-    return w->model->d > 0 ? set_codes(w, e) : OK;
+    return w->model->d > 0 || w->model->embeddings_d > 0 ? set_codes(w, e) : OK;
 }
 
 /* Data */
@@ -310,7 +320,7 @@ static void fill(struct writing *w, const struct part *part, uint64_t at, uint64
         random_weights_fill(&w->random, part->dtype, part->cols, w->chunk, bytes);
         break;
     case CODE_SCALES:
-        scale = random_weights_code_scale(w->model->d, part->cols);
+        scale = random_weights_code_scale(part->d, part->cols);
         for (uint64_t i = 0; i < bytes; i += sizeof scale)
             memcpy(w->chunk + i, &scale, sizeof scale);
         break;
@@ -319,7 +329,7 @@ static void fill(struct writing *w, const struct part *part, uint64_t at, uint64
             memcpy(w->chunk + i, &one, sizeof one);
         break;
     case CODEBOOK:
-        memcpy(w->chunk, codebook_for(w->model->d)->vector + at, bytes);
+        memcpy(w->chunk, codebook_for(part->d)->vector + at, bytes);
         break;
     default:
         memset(w->chunk, 0, bytes);

@@ -17,7 +17,8 @@ struct bench_model {
     struct model_config config;
     const char *type;       /* of the matrices in the blocks: "code", "q8_0", ... */
     uint32_t d;             /* type code: weights a byte, one that has a codebook; else 0 */
-    const char *embeddings; /* type of embeddings and head */
+    const char *embeddings; /* type of embeddings and head, as --embeddings has it */
+    uint32_t embeddings_d;  /* of codes: weights a byte; else 0 */
 };
 
 /* The number of weights a byte that comes nearest to so many bits per weight. */

@@ -11,7 +11,6 @@
 #include "coordinator/text_input.h"
 
 #define USUAL_CONTEXT 512
-#define FEW_TOKENS    1000 /* fewer say little about a model's activations */
 
 enum { WINDOW_MIN = 2 };
 
@@ -138,7 +137,7 @@ static void report_size(const struct calibration *c, const struct options *o)
                 "sbit: the calibration text has %" PRIu64 " tokens, fewer than the %u asked for: "
                 "all of them are used\n",
                 c->tokens, o->calib_tokens);
-    if (c->tokens < FEW_TOKENS)
+    if (c->tokens < CALIBRATION_FEW)
         fprintf(stderr,
                 "sbit: %" PRIu64 " tokens say little about what a model computes with: give more "
                 "text, or leave --calib out for the text inside the program\n",

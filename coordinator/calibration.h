@@ -12,6 +12,9 @@
 #include "coordinator/cluster.h"
 #include "coordinator/windows.h"
 
+/* Fewer tokens say little about what a model computes with. */
+enum { CALIBRATION_FEW = 1000 };
+
 struct calibration { /* zero to begin; calibration_free */
     uint32_t *words; /* [n_words] lengths of the windows, then the tokens of all of them */
     size_t n_words;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "common/cache.h"
+#include "common/forms.h"
 #include "common/mem.h"
 #include "common/random_weights.h"
 #include "common/read_speed.h"
@@ -46,6 +47,8 @@ static enum status describe(struct bench_job *job, struct error *e)
     m->type = o->type ? o->type : "code";
     m->d = strcmp(m->type, "code") ? 0 : bench_model_d(o->bits);
     m->embeddings = o->embeddings;
+    enum unit_method ignored;
+    (void)form_named(o->embeddings, &ignored, &m->embeddings_d); /* the option knows no others */
     uint64_t positions = (uint64_t)o->prompt_tokens + o->decode_tokens;
     FAIL_IF(o->context > 0 && o->context < positions, e, ERR_USAGE,
             "--ctx %u is less than the %llu tokens of --prompt and --decode", o->context,
@@ -152,8 +155,9 @@ static double kv_bytes(const struct bench_job *job, uint32_t blocks)
 
 static uint64_t head_bytes(const struct weights *w)
 {
-    const char *name = w->config.tied ? "token_embd.weight" : "output.weight";
-    const struct tensor *t = weights_find(w, name);
+    const char *base = w->config.tied ? "token_embd" : "output";
+    const struct tensor *t = weights_find2(w, base, ".weight");
+    t = t ? t : weights_find2(w, base, ".code");
     return t ? t->bytes : 0;
 }
 

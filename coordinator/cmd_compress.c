@@ -21,6 +21,7 @@
 #include "coordinator/compress_memory.h"
 #include "coordinator/compress_plan.h"
 #include "coordinator/compress_report.h"
+#include "coordinator/compress_source.h"
 #include "coordinator/compress_units.h"
 #include "coordinator/gguf_output.h"
 #include "coordinator/progress.h"
@@ -29,6 +30,7 @@ struct compression {
     struct cluster *cluster;
     const struct options *options;
     struct weights *source;
+    struct compress_source others; /* ranks that have no copy of it */
     struct tokenizer *tokenizer;
     struct plan_settings settings;
     struct plan_totals totals;
@@ -75,6 +77,13 @@ static enum status open_source(struct compression *k, struct error *e)
     return compress_units(k->source, &k->units, &k->n, e);
 }
 
+static enum status open_others(struct compression *k, struct error *e)
+{
+    k->others.cluster = k->cluster;
+    k->others.weights = k->source;
+    return compress_source_open(&k->others, e);
+}
+
 /* What the plan could not do as asked. */
 static void report_plan(const struct compression *k)
 {
@@ -104,7 +113,8 @@ static enum status plan(struct compression *k, struct error *e)
 
 static enum status plan_memory(struct compression *k, const struct recipe *recipe, struct error *e)
 {
-    const struct memory_job job = {k->source, k->units, k->n, k->measure, recipe, &k->text};
+    const struct memory_job job = {k->source, k->units,      k->n,           k->measure,
+                                   recipe,    &k->text, k->options->bits, k->others.missing};
     TRY(compress_memory(&k->memory, k->cluster, &job, e));
     compress_memory_print(k->memory, k->cluster);
     return OK;
@@ -194,10 +204,16 @@ static enum status keep_source(struct gguf_output *out, const struct weights *so
 static enum status create(struct compression *k, struct error *e)
 {
     TRY(gguf_output_create(&k->file.out, k->options->output, e));
-    for (uint32_t i = 0; k->calibrated && i < k->options->calib.n; i++)
+    for (uint32_t i = 0; options_calibrated(k->options) && i < k->options->calib.n; i++)
         if (strcmp(k->options->calib.at[i], "-") != 0)
             TRY(gguf_output_keep(k->file.out, k->options->calib.at[i], e));
-    return keep_source(k->file.out, k->source, e);
+    TRY(keep_source(k->file.out, k->source, e));
+    if (k->options->dry_run)
+        return OK;
+    char *target; /* found out again by the journal: now it is to be refused before any work */
+    TRY(gguf_output_check(k->file.out, &target, e));
+    free(target);
+    return OK;
 }
 
 /* What an earlier run has measured is not measured again. */
@@ -219,15 +235,20 @@ static enum status open_journal(struct compression *k, struct error *e)
     return measured ? plan(k, e) : OK;
 }
 
-static enum status begin(struct compression *k, struct error *e)
+static void describe_file(struct compression *k)
 {
-    report_plan(k);
     k->file.source = k->source;
     k->file.settings = &k->settings;
     k->file.totals = &k->totals;
     k->file.units = k->units;
     k->file.n = k->n;
     k->file.calibration = k->calibrated ? &k->keys : NULL;
+}
+
+static enum status begin(struct compression *k, struct error *e)
+{
+    report_plan(k);
+    describe_file(k);
     k->file.sealed = k->journal.sealed;
     gguf_output_resume(k->file.out, compress_journal_parts(&k->journal));
     TRY(compress_file_begin(&k->file, k->tokenizer, k->options->shard_bytes, e));
@@ -239,13 +260,13 @@ static enum status begin(struct compression *k, struct error *e)
     return OK;
 }
 
-/* How the file will hold the embeddings. */
-static uint32_t embeddings_method(const struct compression *k)
+/* Which says how the file will hold the embeddings. */
+static const struct plan_unit *embeddings(const struct compression *k)
 {
     uint32_t i = 0;
     while (i < k->n - 1 && k->units[i].kind != KIND_EMBEDDING)
         i++;
-    return k->units[i].method;
+    return &k->units[i];
 }
 
 /* By which a rank measures: all are much alike. */
@@ -263,15 +284,14 @@ static enum status send_text(struct compression *k, int rank, struct error *e)
                         .payload = k->text.words,
                         .payload_bytes = k->text.n_words * sizeof *k->text.words};
     struct msg_calib *c = &m.calib;
-    snprintf(c->path, sizeof c->path, "%s", k->options->model);
     snprintf(c->recipe, sizeof c->recipe, "%s", k->recipe);
-    c->model_hash = k->source->header_hash;
     c->context = k->text.context;
     c->windows = k->text.windows;
     c->threads = k->memory[rank].threads;
     c->spill = k->memory[rank].need.on_disk;
     c->moment_floats = k->memory[rank].moment_floats;
-    c->embeddings = embeddings_method(k);
+    c->embeddings = embeddings(k)->method;
+    c->embeddings_d = embeddings(k)->d;
     c->measure = k->measure;
     c->probe = k->options->dry_run;
     const struct plan_unit *first = first_matrix(k);
@@ -341,8 +361,6 @@ static enum status send_units(struct compression *k, int rank, struct error *e)
 {
     struct message m = {.kind = MSG_COMPRESS};
     struct msg_compress *c = &m.compress;
-    snprintf(c->path, sizeof c->path, "%s", k->options->model);
-    c->model_hash = k->source->header_hash;
     c->outliers = k->settings.outliers;
     c->threads = cluster_threads(k->cluster, rank);
     uint32_t left = 0;
@@ -437,6 +455,8 @@ static enum status handle(void *self, struct message *m, struct error *e)
         return take_tuned(k, m, e);
     if (m->kind == MSG_WANT)
         return send_block(k, m, e);
+    if (m->kind == MSG_FETCH)
+        return compress_source_answer(&k->others, m, e);
     return error_set(e, ERR_PEER, "rank %d sent a message of kind %d while compressing", m->peer,
                      (int)m->kind);
 }
@@ -523,6 +543,7 @@ static enum status report(struct compression *k, struct error *e)
                                 .seconds = loop_now() - k->start};
     json_t *json;
     compress_report_print(&r, k->cluster);
+    compress_source_report(&k->others);
     if (k->options->stats)
         cluster_print_stats(k->cluster);
     if (k->options->html)
@@ -537,6 +558,8 @@ static enum status take_probed(void *self, struct message *m, struct error *e)
 {
     struct compression *k = self;
     const struct msg_probed *p = &m->probed;
+    if (m->kind == MSG_FETCH)
+        return compress_source_answer(&k->others, m, e);
     FAIL_IF(m->kind != MSG_PROBED, e, ERR_PEER, "rank %d sent a message of kind %d while measuring",
             m->peer, (int)m->kind);
     k->probed.forward = fmax(k->probed.forward, p->forward);
@@ -580,7 +603,10 @@ static enum status estimate(struct compression *k, struct error *e)
                                .tokens = k->text.tokens,
                                .context = k->text.context,
                                .ranks = (uint32_t)k->cluster->size,
-                               .measure = k->measure};
+                               .measure = k->measure,
+                               .moment_floats = k->memory ? k->memory[0].moment_floats : 0};
+    describe_file(k);
+    TRY(compress_file_size(&k->file, k->tokenizer, k->options->shard_bytes, &job.file_bytes, e));
     if (k->calibrated)
         TRY(probe(k, e));
     estimate_print(&job, k->calibrated ? &k->probed : NULL);
@@ -591,8 +617,9 @@ static enum status compress(struct compression *k, struct error *e)
 {
     TRY(check_output(k->options, e));
     TRY(open_source(k, e));
-    TRY(prepare(k, e));
     TRY(create(k, e));
+    TRY(open_others(k, e));
+    TRY(prepare(k, e));
     if (k->options->dry_run)
         return estimate(k, e);
     TRY(open_journal(k, e));
@@ -620,6 +647,7 @@ enum status cmd_compress(struct cluster *c, struct error *e)
     calibration_free(&k.text);
     free(k.memory);
     tokenizer_free(k.tokenizer);
+    compress_source_free(&k.others);
     weights_close(k.source);
     return status;
 }

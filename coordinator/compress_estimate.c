@@ -5,7 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/calib_memory.h"
+#include "coordinator/cluster.h"
+
 #define NEAREST 256.0 /* operations per weight: 128 words, a multiplication and an addition */
+#define PATHS   8.0   /* that the last round of feedback and the joint search follow at a time */
+#define TRIED   64    /* rows of a matrix, by rank 0 alone (worker/calibrated_columns.c) */
 #define LANES   16    /* windows are dealt in so many equal shares (worker/moments.h) */
 
 /* The inputs of the four products of a block. */
@@ -18,12 +23,19 @@ static void step_columns(const struct model_config *c, double n[STEPS])
     n[3] = c->ffn;
 }
 
-static double power_sum(const struct model_config *c, int power)
+/* Of a block of the moments of n columns. */
+static double width_of(const struct estimate_job *job, double n)
+{
+    return calib_block_columns((uint32_t)n, job->moment_floats);
+}
+
+/* Sum over the products of n times its blocks' width to that power. */
+static double power_sum(const struct estimate_job *job, int power)
 {
     double n[STEPS], sum = 0;
-    step_columns(c, n);
+    step_columns(&job->source->config, n);
     for (int i = 0; i < STEPS; i++)
-        sum += pow(n[i], power);
+        sum += n[i] * pow(width_of(job, n[i]), power);
     return sum;
 }
 
@@ -31,16 +43,19 @@ static double power_sum(const struct model_config *c, int power)
 static double search_row(const struct estimate_job *job, double n)
 {
     const struct recipe *r = job->recipe;
-    double each = r->feedback ? n : 0;
-    return n * (NEAREST * r->rounds + each * r->rounds + 2 * n * (r->descent + (r->qep > 0)));
+    double width = width_of(job, n), fed = r->feedback ? r->rounds : 0;
+    double looks = r->rounds + (fed > 0 ? fed - 1 + PATHS : 0) + r->descent + PATHS * r->joint;
+    return n * (NEAREST * looks + width * (fed + 2 * (r->descent + r->joint + (r->qep > 0))));
 }
 
-static double search_all(const struct estimate_job *job)
+/* Of so many rows of each matrix at most. */
+static double search_all(const struct estimate_job *job, double most)
 {
     double flops = 0;
     for (uint32_t i = 0; i < job->n; i++)
         if (plan_is_matrix(&job->units[i]))
-            flops += (double)job->units[i].rows * search_row(job, (double)job->units[i].cols);
+            flops += fmin(most, (double)job->units[i].rows) *
+                     search_row(job, (double)job->units[i].cols);
     return flops;
 }
 
@@ -66,29 +81,31 @@ void estimate_parts(const struct estimate_job *job, const struct msg_probed *slo
     const struct recipe *r = job->recipe;
     double all = (double)job->tokens * c->block_count, mine = all * share(job);
     double cross = r->qep > 0 ? 3 : 1;
-    double cubes = power_sum(c, 3), first = pow(c->hidden, 3), forward = forward_token(job);
+    double squares = power_sum(job, 1), cubes = power_sum(job, 2), forward = forward_token(job);
+    double first = c->hidden * pow(width_of(job, c->hidden), 2);
     double each = 4.0 / 3 + (r->qep > 0 ? 7.0 / 3 : 0);
     const struct msg_probed none = {0}, *p = slowest ? slowest : &none;
+    double row = p->search / search_row(job, c->hidden); /* of an operation of the search */
+    double searched = search_all(job, INFINITY), tried = CODEBOOK_COUNT * search_all(job, TRIED);
     int n = 0;
     memset(part, 0, ESTIMATE_PARTS * sizeof *part);
     if (job->measure)
         part[n++] = (struct estimate_part){
-            "measuring pass", all * (forward + power_sum(c, 2)) + 4.0 / 3 * cubes * c->block_count,
+            "measuring pass", all * (forward + squares) + 4.0 / 3 * cubes * c->block_count + tried,
             mine * (p->forward + p->moments) +
-                p->factor * (4.0 / 3 / each) * cubes / first * c->block_count};
+                p->factor * (4.0 / 3 / each) * cubes / first * c->block_count + tried * row};
     part[n++] =
         (struct estimate_part){"forward, two streams", 2 * all * forward, 2 * mine * p->forward};
-    part[n++] = (struct estimate_part){"second moments", all * cross * power_sum(c, 2),
-                                       mine * cross * p->moments};
+    part[n++] =
+        (struct estimate_part){"second moments", all * cross * squares, mine * cross * p->moments};
     part[n++] = (struct estimate_part){"factorisation", each * cubes * c->block_count * job->ranks,
                                        p->factor * cubes / first * c->block_count};
-    part[n++] = (struct estimate_part){"search", search_all(job),
-                                       search_all(job) / search_row(job, c->hidden) * p->search /
-                                           job->ranks};
-    if (r->distill >
-        0) /* forward, again while going back, and the gradients of inputs and scales */
-        part[n++] = (struct estimate_part){"distillation", r->distill * all * 4 * forward,
-                                           r->distill * mine * 4 * p->forward};
+    part[n++] = (struct estimate_part){"search", searched, searched * row / job->ranks};
+    /* Forward, again while going back, the gradients of inputs and scales; those of weights, and codes. */
+    double times = calib_recodes(c, r->recode) ? 6 : 4;
+    if (r->distill > 0)
+        part[n++] = (struct estimate_part){"distillation", r->distill * all * times * forward,
+                                           r->distill * mine * times * p->forward};
 }
 
 static void print_time(double seconds)
@@ -103,8 +120,9 @@ static void print_time(double seconds)
 
 static void print_units(const struct estimate_job *job)
 {
-    uint64_t bytes = 0;
     uint32_t matrices = 0;
+    double parameters = (double)job->source->parameters;
+    char ratio[128];
     printf("  %-28s %14s %-9s %8s %14s\n", "tensor", "shape", "as", "bits", "bytes");
     for (uint32_t i = 0; i < job->n; i++) {
         const struct plan_unit *u = &job->units[i];
@@ -112,17 +130,17 @@ static void print_units(const struct estimate_job *job)
         snprintf(shape, sizeof shape, "%" PRIu64 " x %" PRIu64, u->rows, u->cols);
         snprintf(as, sizeof as, u->method == UNIT_CODE ? "%s %u" : "%s", form_name(u->method),
                  u->d);
-        bytes += u->form.bytes;
         matrices += plan_is_matrix(u);
         printf("  %-28s %14s %-9s %8.3f %14" PRIu64 "\n", u->name, shape, as,
                8.0 * (double)u->form.bytes / ((double)u->rows * (double)u->cols), u->form.bytes);
     }
-    printf(
-        "  %u units, %u of them matrices of blocks at %.3f bits per weight; %.1f MB, %.2f bits per "
-        "weight of the whole model\n",
-        job->n, matrices,
-        8.0 * (double)job->totals->matrix_bytes / (double)job->totals->matrix_weights,
-        (double)bytes / 1e6, 8.0 * (double)bytes / (double)job->source->parameters);
+    printf("  %u units, %u of them matrices of blocks at %.3f bits per weight\n"
+           "  the whole file: %.1f MB, %s, %.3f bits per weight\n",
+           job->n, matrices,
+           8.0 * (double)job->totals->matrix_bytes / (double)job->totals->matrix_weights,
+           (double)job->file_bytes / 1e6,
+           report_ratio(ratio, job->file_bytes, 4 * parameters, "F32"),
+           8.0 * (double)job->file_bytes / parameters);
     if (job->measure)
         printf(
             "  which matrix gets how many bits is decided after a measuring pass; the sum stays\n");

@@ -21,6 +21,8 @@ struct estimate_job {
     uint32_t context; /* of its windows */
     uint32_t ranks;
     bool measure; /* a measuring pass comes first */
+    uint64_t file_bytes; /* of the whole output */
+    uint64_t moment_floats; /* calib_memory.h: second moments in blocks of columns; 0: full */
 };
 
 /* One part of the work, over all blocks and ranks. */
@@ -32,10 +34,12 @@ struct estimate_part {
 enum { ESTIMATE_PARTS = 6 };
 
 /* part [ESTIMATE_PARTS], a name of NULL after the last. slowest: what the rank with the longest times said. A
- * product of n columns and m rows for t tokens takes 2 m n t operations; moments n^2 t, three times that with
- * cross moments; curvature 4/3 n^3 and correction 7/3 n^3 (Cholesky 1/3, inverse 2/3, solution 2); a search
- * 256 operations per weight and assignment for the nearest codeword, and n per weight for error feedback, 2 n for
- * the correction and for each pass of descent. */
+ * product of n columns and m rows for t tokens takes 2 m n t operations. Moments in blocks of w columns (w = n: full)
+ * take n w t, three times that with cross moments; curvature 4/3 n w^2 and correction 7/3 n w^2 (Cholesky 1/3, inverse
+ * 2/3, solution 2); a search 256 operations per weight and look at the codebook, of which rounding, a round of feedback
+ * and a pass of descent take one, the last round of feedback and a pass of the joint search one for each of their
+ * paths; and w per weight for error feedback, 2 w for the correction and for each pass. The measuring pass besides
+ * searches 64 rows of each matrix of codes for every length. */
 void estimate_parts(const struct estimate_job *job, const struct msg_probed *slowest,
                     struct estimate_part part[ESTIMATE_PARTS]);
 /* The tables, on stdout. slowest NULL: nothing was measured. */

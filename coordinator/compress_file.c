@@ -145,7 +145,7 @@ static enum status set_general(struct compress_file *f, const struct tokenizer *
     return gguf_set_u64(w, "singularbit.source_hash", f->source->header_hash, e);
 }
 
-struct matrix_keys { /* one element per matrix of the blocks */
+struct matrix_keys { /* one element per matrix of the blocks, and per other one that is a code */
     uint32_t n, notes_n;
     struct gguf_string *names, *methods, *notes;
     char (*base)[64];
@@ -195,7 +195,7 @@ static void fill_keys(struct matrix_keys *k, const struct compress_file *f,
             k->notes[k->notes_n] = view(k->note[k->notes_n]);
             k->notes_n++;
         }
-        if (!plan_is_matrix(u))
+        if (!plan_is_matrix(u) && u->method != UNIT_CODE)
             continue;
         uint32_t at = k->n++;
         model_base_name(k->base[at], u->kind, u->block);
@@ -251,8 +251,7 @@ static enum status write_own(struct compress_file *f, struct error *e)
     return OK;
 }
 
-enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
-                                uint64_t shard_bytes, struct error *e)
+static enum status describe(struct compress_file *f, const struct tokenizer *t, struct error *e)
 {
     TRY(set_general(f, t, e));
     TRY(set_matrices(f, NULL, e));
@@ -261,8 +260,24 @@ enum status compress_file_begin(struct compress_file *f, const struct tokenizer 
     TRY(add_rope(f, e));
     for (uint32_t i = 0; i < f->n; i++)
         TRY(add_unit(f, i, e));
+    return OK;
+}
+
+enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
+                                uint64_t shard_bytes, struct error *e)
+{
+    TRY(describe(f, t, e));
     TRY(gguf_output_begin(f->out, shard_bytes, e));
     return f->sealed ? OK : write_own(f, e);
+}
+
+enum status compress_file_size(struct compress_file *f, const struct tokenizer *t,
+                               uint64_t shard_bytes, uint64_t *bytes, struct error *e)
+{
+    TRY(describe(f, t, e));
+    TRY(gguf_output_lay_out(f->out, shard_bytes, e));
+    *bytes = gguf_output_bytes(f->out);
+    return OK;
 }
 
 enum status compress_file_part(struct compress_file *f, uint32_t unit, const char *suffix,

@@ -41,6 +41,9 @@ struct compress_file {
  * rope are set by the caller; first_tensor is allocated here and the caller's, free. */
 enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
                                 uint64_t shard_bytes, struct error *e);
+/* Instead of begin: *bytes = what all files together would have, headers included. Nothing is written. */
+enum status compress_file_size(struct compress_file *f, const struct tokenizer *t,
+                               uint64_t shard_bytes, uint64_t *bytes, struct error *e);
 /* Writes a part that a worker sent for unit. Errors: ERR_PEER for a unit or suffix that is not
  * expected. */
 enum status compress_file_part(struct compress_file *f, uint32_t unit, const char *suffix,

@@ -112,8 +112,12 @@ static bool read_measured(struct compress_journal *j, const char *line)
         3)
         return false;
     char *at = (char *)line + used;
-    for (int d = 0; d < CODEBOOK_COUNT; d++)
-        m.loss[d] = strtod(at, &at);
+    for (int i = 0; i < UNIT_CHOICES; i++) {
+        const char *number = at;
+        m.loss[i] = strtod(number, &at);
+        if (at == number)
+            return false;
+    }
     if (*at)
         return false;
     m.columns = columns != 0;
@@ -254,6 +258,8 @@ enum status compress_journal_open(struct compress_journal *j, bool *measured, st
         ".part file beside it to begin again",
         j->target);
     TRY(use(j, e));
+    if (compress_journal_parts(j) == GGUF_PARTS_NONE) /* shards' names depend on the plan */
+        TRY(gguf_output_check_part(j->target, e));
     *measured = j->measured;
     return OK;
 }
@@ -263,11 +269,11 @@ enum status compress_journal_measured(struct compress_journal *j, struct error *
     for (uint32_t i = 0; i < j->n; i++) {
         const struct plan_unit *u = &j->units[i];
         const double *l = u->loss;
-        _Static_assert(CODEBOOK_COUNT == 9, "as many losses below");
+        _Static_assert(UNIT_CHOICES == 11, "as many losses below");
         if (u->measured)
-            TRY(journal_add(j->journal, e, "measured %u %u %d %a %a %a %a %a %a %a %a %a", u->block,
-                            (unsigned)u->kind, u->columns, l[0], l[1], l[2], l[3], l[4], l[5], l[6],
-                            l[7], l[8]));
+            TRY(journal_add(j->journal, e, "measured %u %u %d %a %a %a %a %a %a %a %a %a %a %a",
+                            u->block, (unsigned)u->kind, u->columns, l[0], l[1], l[2], l[3], l[4],
+                            l[5], l[6], l[7], l[8], l[9], l[10]));
     }
     TRY(journal_commit(j->journal, e));
     j->measured = true;

@@ -7,6 +7,10 @@
 
 #include "common/mem.h"
 
+enum {
+    PIECES = 2,
+    PAGE = 4096
+};                   /* of the source on their way to a rank; its rows lie on whole pages */
 enum { LANES = 16 }; /* shares of the windows, which ranks have whole (docs/compression.md) */
 
 static double mib(uint64_t bytes)
@@ -30,15 +34,15 @@ static uint64_t unit_bytes(const struct memory_job *job, const struct plan_unit 
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < u->form.n; i++)
         bytes += u->form.tensor[i].bytes;
-    uint64_t longest = u->rows * u->cols / 2 + 2 * (u->rows + u->cols); /* codes of 4 bits */
-    return job->measure && u->method == UNIT_CODE && longest > bytes ? longest : bytes;
+    uint64_t most = job->measure ? plan_most_bytes(u, job->bits) : 0;
+    return most > bytes ? most : bytes;
 }
 
 /* The source's bytes of the largest product, and the compressed bytes of the largest block and of
  * all. */
 static enum status add_units(const struct memory_job *job, struct calib_job *to, struct error *e)
 {
-    uint64_t(*source)[4], *student, all = 0;
+    uint64_t(*source)[4], *student, all = 0, weights = 0;
     uint32_t blocks = job->source->config.block_count;
     TRY(mem_array(&source, blocks, sizeof *source + sizeof *student, "the plan", e));
     student = (uint64_t *)(source + blocks);
@@ -49,7 +53,8 @@ static enum status add_units(const struct memory_job *job, struct calib_job *to,
             continue;
         source[u->block][step_of(u->kind)] += t ? t->bytes : 0;
         student[u->block] += unit_bytes(job, u);
-        all += unit_bytes(job, u);
+        all += u->form.bytes;
+        weights += u->rows * u->cols;
     }
     for (uint32_t b = 0; b < blocks; b++) {
         for (int s = 0; s < 4; s++)
@@ -58,10 +63,21 @@ static enum status add_units(const struct memory_job *job, struct calib_job *to,
         if (student[b] > to->student_bytes)
             to->student_bytes = student[b];
     }
+    uint64_t budget = job->measure ? (uint64_t)(job->bits * (double)weights / 8) : 0;
     if (job->recipe->distill > 0)
-        to->student_bytes = all;
+        to->student_bytes = budget > all ? budget : all;
     free(source);
     return OK;
+}
+
+/* The source's bytes of the largest block. */
+static uint64_t largest_block(const struct weights *w)
+{
+    uint64_t most = 0;
+    for (uint32_t b = 0; b < w->config.block_count; b++)
+        if (weights_block_bytes(w, b) > most)
+            most = weights_block_bytes(w, b);
+    return most;
 }
 
 static enum status describe(struct calib_job *to, const struct memory_job *job, struct error *e)
@@ -73,7 +89,9 @@ static enum status describe(struct calib_job *to, const struct memory_job *job, 
                              .cross = job->recipe->qep > 0,
                              .feedback = job->recipe->feedback,
                              .measure = job->measure,
-                             .distill = job->recipe->distill > 0 ? job->recipe->batch : 0};
+                             .distill = job->recipe->distill > 0 ? job->recipe->batch : 0,
+                             .recode = job->recipe->recode,
+                             .back_bytes = job->measure ? largest_block(job->source) : 0};
     return add_units(job, to, e);
 }
 
@@ -121,8 +139,49 @@ static enum status refuse(const struct calib_job *job, uint64_t ram, uint64_t fl
         e, ERR_LIMIT,
         "--ram %.0f MiB is %.0f MiB too little: with activations on disk and second "
         "moments in blocks of at most %u columns, the smallest, a rank needs %.0f MiB (a "
-        "smaller --calib-ctx or --embeddings and --method of fewer bits need less)",
-        mib(ram), mib(m.total - ram) + 0.5, m.columns, mib(m.total) + 0.5);
+        "smaller --calib-ctx or --embeddings and --method of fewer bits need less%s)",
+        mib(ram), mib(m.total - ram) + 0.5, m.columns, mib(m.total) + 0.5,
+        job->distill && calib_recodes(job->config, job->recode) ? ", --recipe recode=0 too" : "");
+}
+
+static uint64_t tensor_bytes(const struct weights *w, enum tensor_kind kind)
+{
+    char base[64];
+    model_base_name(base, kind, 0);
+    const struct tensor *t = weights_find2(w, base, model_rule(kind)->suffix);
+    return t ? t->bytes : 0;
+}
+
+/* What a rank without a copy of the source keeps of it beyond the matrices of a product. No more moments or
+ * fewer are chosen for it, since the result must not depend on who has copies. */
+static void add_missing(struct calib_job *to, const struct memory_job *job)
+{
+    const struct weights *w = job->source;
+    uint64_t head = tensor_bytes(w, w->config.tied ? KIND_EMBEDDING : KIND_OUTPUT);
+    uint64_t rows = to->rank_tokens < w->config.vocab ? to->rank_tokens : w->config.vocab;
+    uint64_t embeddings = tensor_bytes(w, KIND_EMBEDDING), row = embeddings / w->config.vocab;
+    uint64_t kept = rows * ((row + 2 * PAGE - 1) / PAGE * PAGE);
+    to->sent_bytes = PIECES * WIRE_PIECE_MAX + (kept < embeddings ? kept : embeddings);
+    if (head > to->back_bytes && (job->measure || job->recipe->distill > 0))
+        to->back_bytes = head;
+}
+
+/* What rank 0 needs for such ranks: a piece, and what is on its way to each. */
+static uint64_t answer_bytes(const struct memory_job *job, int ranks)
+{
+    uint64_t bytes = 0;
+    for (int r = 0; r < ranks && job->missing; r++)
+        bytes += job->missing[r] ? PIECES * WIRE_PIECE_MAX : 0;
+    return bytes ? bytes + WIRE_PIECE_MAX : 0;
+}
+
+static enum status refuse_missing(const struct rank_memory *m, int rank, struct error *e)
+{
+    return error_set(
+        e, ERR_LIMIT,
+        "--ram %.0f MiB is %.0f MiB too little for rank %d, which gets the source from "
+        "rank 0: copy it to its host, or allow more",
+        mib(m->limit), mib(m->need.total - m->limit) + 0.5, rank);
 }
 
 static enum status choose_all(struct rank_memory *ranks, const struct cluster *c,
@@ -134,13 +193,20 @@ static enum status choose_all(struct rank_memory *ranks, const struct cluster *c
     TRY(describe(&need, job, e));
     if (ram && !calib_memory_fit(&need, ram, &floats))
         return refuse(&need, ram, floats, e);
+    uint64_t block = need.back_bytes;
     for (int r = 0; r < c->size; r++) {
         uint64_t available = c->hello[r].available_bytes;
         need.rank_tokens = rank_tokens(job->text, c->size);
+        need.sent_bytes = r == 0 ? answer_bytes(job, c->size) : 0;
+        need.back_bytes = block;
+        if (job->missing && job->missing[r])
+            add_missing(&need, job);
         ranks[r].limit = ram ? ram : available / ranks_of_host(c, r) / 5 * 4;
         ranks[r].threads = cluster_threads(c, r);
         ranks[r].moment_floats = floats;
         choose(&ranks[r], &need);
+        if (ram && need.sent_bytes > 0 && ranks[r].need.total > ram)
+            return refuse_missing(&ranks[r], r, e);
     }
     return OK;
 }
@@ -162,19 +228,21 @@ enum status compress_memory(struct rank_memory **ranks, const struct cluster *c,
 const char *compress_memory_text(const struct rank_memory *m, char out[512])
 {
     const struct calib_memory *n = &m->need;
-    char moments[64] = "full", limit[64] = "";
+    char moments[64] = "full", limit[64] = "", sent[64] = "";
     if (n->columns)
         snprintf(moments, sizeof moments, "in blocks of at most %u columns", n->columns);
     if (m->limit)
         snprintf(limit, sizeof limit, " of %.0f", mib(m->limit));
-    snprintf(
-        out, 512,
-        "at most %.0f%s MiB: second moments %.0f (%s), %u thread%s %.0f, windows %.0f, "
-        "activations %.0f %s, sampled windows %.0f, backward %.0f, source %.0f, compressed %.0f, "
-        "program %.0f",
-        mib(n->total), limit, mib(n->moments), moments, m->threads, m->threads == 1 ? "" : "s",
-        mib(n->threads), mib(n->work), mib(n->activations), n->on_disk ? "on disk" : "in memory",
-        mib(n->sampled), mib(n->back), mib(n->source), mib(n->student), mib(n->program));
+    if (n->sent)
+        snprintf(sent, sizeof sent, ", source sent %.0f", mib(n->sent));
+    snprintf(out, 512,
+             "at most %.0f%s MiB: second moments %.0f (%s), %u thread%s %.0f, windows %.0f, "
+             "activations %.0f %s, sampled windows %.0f, backward %.0f, source %.0f%s, "
+             "compressed %.0f, program %.0f",
+             mib(n->total), limit, mib(n->moments), moments, m->threads, m->threads == 1 ? "" : "s",
+             mib(n->threads), mib(n->work), mib(n->activations),
+             n->on_disk ? "on disk" : "in memory", mib(n->sampled), mib(n->back), mib(n->source),
+             sent, mib(n->student), mib(n->program));
     return out;
 }
 

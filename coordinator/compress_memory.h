@@ -24,6 +24,8 @@ struct memory_job { /* borrowed */
     bool measure; /* the bits of matrices are still to be chosen */
     const struct recipe *recipe;
     const struct calibration *text;
+    double bits; /* --bits: what they are chosen for */
+    const bool *missing; /* [size] ranks that get the source from rank 0, or NULL: none */
 };
 
 /* *ranks (the caller's, free) [c->size]. With options->ram: moments as full as fit, then as many

@@ -78,88 +78,170 @@ static enum status set_form(struct plan_unit *u, double outliers, struct error *
     return OK;
 }
 
-struct upgrade {
-    struct form form; /* after it */
-    uint32_t d;
-    double gain;    /* loss saved per bit */
-    uint64_t bytes; /* what it costs */
-};
+/* Choices under a budget: what a measuring pass tries, and F16 for rows that are no multiple of the
+ * standard types' blocks. */
+enum { LONGEST = CODEBOOK_COUNT - 1, CHOICE_F16 = UNIT_CHOICES, CHOICES };
 
-/* What the codes of a book cost u, for the choice between matrices.
+static bool possible(const struct plan_unit *u, int choice)
+{
+    bool whole = u->cols % dtype_info(DTYPE_Q8_0)->block == 0; /* Q4_0's block is the same */
+    return choice < CODEBOOK_COUNT || whole == (choice != CHOICE_F16);
+}
+
+static enum status choose(struct plan_unit *u, int choice, struct error *e)
+{
+    u->method = UNIT_F16;
+    u->d = 0;
+    if (choice != CHOICE_F16)
+        u->method = form_choice(choice, &u->d);
+    return set_form(u, 0, e);
+}
+
+/* Relative squared error of a type on Gaussian data, rounded to nearest. */
+static double plain_error(int choice)
+{
+    if (choice < CODEBOOK_COUNT)
+        return codebook_table[choice].error;
+    return choice == CODEBOOK_COUNT ? 7.36e-3 : 2.86e-5; /* Q4_0, Q8_0: of 20000 blocks */
+}
+
+/* What a choice costs u, for the choice between matrices.
  *
  * Measured: what the search lost on a sample of rows (the curvature of their inputs, relative to
  * nothing), times what such an error of an output costs the likelihood of the text, per weight.
  *
- * Not measured: sensitivity of the kind x error of the book on Gaussian data. On three small models
+ * Not measured: sensitivity of the kind x error of the type on Gaussian data. On three small models
  * at 1, 1.5 and 2 bits, counting matrices by their weights gave lower perplexities than counting
  * each of them alike, which starves the feed-forward matrices. */
-static double cost(const struct plan_unit *u, const struct codebook *book)
+static double cost(const struct plan_unit *u, int choice)
 {
-    double each = u->measured ? u->loss[book - codebook_table] : sensitivity(u->kind) * book->error;
+    if (choice == CHOICE_F16)
+        return 0;
+    double each = u->measured ? u->loss[choice] : sensitivity(u->kind) * plain_error(choice);
     return each * (double)(u->rows * u->cols);
 }
 
-/* The step to the next shorter groups that bring anything. Measured losses of two lengths may be
- * alike by chance, and what lies beyond them must stay in reach. */
-static enum status next_upgrade(const struct plan_unit *u, struct upgrade *up, struct error *e)
+static double block_bits(const struct plan_unit *u, double bits)
 {
-    const struct codebook *now = codebook_for(u->d);
-    *up = (struct upgrade){.gain = -1};
-    for (const struct codebook *book = now; up->gain <= 0 && book > codebook_table;) {
-        book--;
+    double best = possible(u, CHOICE_F16) ? 16 : 8.5, most = bits > 2 ? 2 * bits : 4;
+    return most < best ? most : best;
+}
+
+uint64_t plan_most_bytes(const struct plan_unit *u, double bits)
+{
+    return (uint64_t)(block_bits(u, bits) * (double)(u->rows * u->cols) / 8) +
+           2 * (u->rows + u->cols);
+}
+
+struct budget { /* bytes that may still be spent */
+    uint64_t all;
+    uint64_t *block; /* [blocks] */
+};
+
+static uint64_t room(const struct budget *b, const struct plan_unit *u)
+{
+    return b->block[u->block] < b->all ? b->block[u->block] : b->all;
+}
+
+static void pay(struct budget *b, const struct plan_unit *u, int64_t bytes)
+{
+    uint64_t *block = &b->block[u->block];
+    b->all -= (uint64_t)bytes;
+    *block = bytes > 0 && (uint64_t)bytes > *block ? 0 : *block - (uint64_t)bytes;
+}
+
+struct step { /* from a choice to a better one */
+    int from, to;
+    double gain;   /* loss saved per bit; none when not above 0 */
+    int64_t bytes; /* what it costs; less than nothing where a band of codes is mostly padding */
+};
+
+/* The steepest step that fits the room. From the cheapest choice on, that is along the lower convex
+ * hull of the choices' bytes and costs; towards the end it may leave it for one that still fits. */
+static enum status find_step(const struct plan_unit *u, uint64_t room, struct step *s,
+                             struct error *e)
+{
+    *s = (struct step){.from = s->from};
+    for (int to = 0; to < CHOICES; to++) {
         struct plan_unit after = *u;
-        after.d = book->d;
-        TRY(set_form(&after, 0, e));
-        uint64_t bytes = after.form.bytes > u->form.bytes ? after.form.bytes - u->form.bytes : 0;
-        double saved = cost(u, now) - cost(u, book);
+        double saved = cost(u, s->from) - cost(u, to);
+        if (saved <= 0 || !possible(u, to))
+            continue;
+        TRY(choose(&after, to, e));
+        int64_t bytes = (int64_t)(after.form.bytes - u->form.bytes);
         double gain = saved / (8.0 * (double)(bytes > 0 ? bytes : 1));
-        *up = (struct upgrade){after.form, book->d, gain, bytes};
+        if (gain > s->gain && (bytes <= 0 || (uint64_t)bytes <= room))
+            *s = (struct step){s->from, to, gain, bytes};
     }
     return OK;
 }
 
-/* Takes upgrades by gain, earlier matrices first among equals, until none fits the budget any
- * more. */
-static enum status spend(struct plan_unit *units, struct upgrade *next, uint32_t n, uint64_t budget,
-                         uint64_t *used, struct error *e)
+/* Takes steps by gain, earlier matrices first among equals, until none fits the budget any more. */
+static enum status spend(struct plan_unit *units, struct step *next, uint32_t n, struct budget *b,
+                         struct error *e)
 {
     for (;;) {
         uint32_t best = n;
         for (uint32_t i = 0; i < n; i++) {
-            bool fits = next[i].gain > 0 && next[i].bytes <= budget - *used;
-            if (fits && (best == n || next[i].gain > next[best].gain))
+            if (next[i].gain > 0 && next[i].bytes > 0 &&
+                (uint64_t)next[i].bytes > room(b, &units[i]))
+                TRY(find_step(&units[i], room(b, &units[i]), &next[i], e));
+            if (next[i].gain > 0 && (best == n || next[i].gain > next[best].gain))
                 best = i;
         }
         if (best == n)
             return OK;
-        *used += next[best].bytes;
-        units[best].d = next[best].d;
-        units[best].form = next[best].form;
-        TRY(next_upgrade(&units[best], &next[best], e));
+        pay(b, &units[best], next[best].bytes);
+        TRY(choose(&units[best], next[best].to, e));
+        next[best].from = next[best].to;
+        TRY(find_step(&units[best], room(b, &units[best]), &next[best], e));
     }
+}
+
+/* Fills the budget for units that have the longest groups, and what they could do with it. */
+static enum status open_budget(const struct plan_unit *units, uint32_t n, double bits,
+                               struct budget *b, struct step *next, bool *over, struct error *e)
+{
+    uint64_t used = 0, weights = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!plan_is_matrix(&units[i]))
+            continue;
+        used += units[i].form.bytes;
+        weights += units[i].rows * units[i].cols;
+        b->block[units[i].block] += plan_most_bytes(&units[i], bits);
+    }
+    uint64_t all = (uint64_t)(bits * (double)weights / 8);
+    *over = used > all;
+    b->all = all; /* pay takes from it what the longest groups cost */
+    for (uint32_t i = 0; i < n && !*over; i++)
+        if (plan_is_matrix(&units[i]))
+            pay(b, &units[i], (int64_t)units[i].form.bytes);
+    for (uint32_t i = 0; i < n && !*over; i++) {
+        next[i].from = LONGEST;
+        if (plan_is_matrix(&units[i]))
+            TRY(find_step(&units[i], room(b, &units[i]), &next[i], e));
+    }
+    return OK;
 }
 
 static enum status allocate_bits(struct plan_unit *units, uint32_t n, double bits,
                                  struct plan_totals *totals, struct error *e)
 {
-    struct upgrade *next;
-    uint64_t used = 0, weights = 0;
-    FAIL_IF(!(bits >= 0.5 && bits <= 4), e, ERR_USAGE,
-            "--bits %g is not possible: byte codes hold 0.5 to 4 bits per weight", bits);
+    struct step *next;
+    struct budget b = {0};
+    uint32_t blocks = 0;
+    FAIL_IF(!(bits >= 0.5 && bits <= 8.5), e, ERR_USAGE,
+            "--bits %g is not possible: matrices have 0.5 to 8.5 bits per weight", bits);
+    for (uint32_t i = 0; i < n; i++)
+        if (plan_is_matrix(&units[i]) && units[i].block >= blocks)
+            blocks = units[i].block + 1;
     TRY(mem_array(&next, n, sizeof *next, "the allocation of bits", e));
-    enum status status = OK;
-    for (uint32_t i = 0; i < n && status == OK; i++) {
-        next[i].gain = -1;
-        if (!plan_is_matrix(&units[i]))
-            continue;
-        used += units[i].form.bytes;
-        weights += units[i].rows * units[i].cols;
-        status = next_upgrade(&units[i], &next[i], e);
-    }
-    uint64_t budget = (uint64_t)(bits * (double)weights / 8);
-    totals->over_budget = used > budget;
+    enum status status = mem_array(&b.block, blocks, sizeof *b.block, "the allocation of bits", e);
+    if (status == OK)
+        status = open_budget(units, n, bits, &b, next, &totals->over_budget, e);
     if (status == OK && !totals->over_budget)
-        status = spend(units, next, n, budget, &used, e);
+        status = spend(units, next, n, &b, e);
+    free(b.block);
     free(next);
     return status;
 }
@@ -167,16 +249,19 @@ static enum status allocate_bits(struct plan_unit *units, uint32_t n, double bit
 enum status plan_compression(struct plan_unit *units, uint32_t n, const struct plan_settings *s,
                              struct plan_totals *totals, struct error *e)
 {
-    enum unit_method method = UNIT_CODE, embeddings = UNIT_Q8_0;
+    enum unit_method method = UNIT_CODE, embeddings;
+    uint32_t embeddings_d;
     *totals = (struct plan_totals){0};
     TRY(method_named(s->method, &method, e));
-    TRY(method_named(s->embeddings, &embeddings, e));
-    FAIL_IF(embeddings == UNIT_CODE || embeddings == UNIT_SIGN, e, ERR_USAGE,
-            "--embeddings %s is not possible: take q8_0, q4_0, f16 or f32", s->embeddings);
+    FAIL_IF(!form_named(s->embeddings, &embeddings, &embeddings_d) || embeddings == UNIT_SIGN ||
+                (embeddings == UNIT_CODE && embeddings_d == 0),
+            e, ERR_USAGE,
+            "--embeddings %s is not possible: take q8_0, q4_0, f16, f32, code4, code2.67 or code2",
+            s->embeddings);
     for (uint32_t i = 0; i < n; i++) {
         struct plan_unit *u = &units[i];
         u->method = u->vector ? UNIT_F32 : plan_is_matrix(u) ? method : embeddings;
-        u->d = u->method == UNIT_CODE ? CODEBOOK_MAX_D : 0;
+        u->d = u->method != UNIT_CODE ? 0 : plan_is_matrix(u) ? CODEBOOK_MAX_D : embeddings_d;
         u->why[0] = '\0';
         fit(u);
         TRY(set_form(u, s->outliers, e));

@@ -17,10 +17,10 @@ struct plan_unit {
     enum tensor_kind kind;
     uint32_t block; /* UINT32_MAX outside the blocks */
     uint64_t rows, cols;
-    bool vector; /* norm, bias: stays F32 */
-    bool measured, columns; /* a measuring pass knows the next; column scales pay */
-    double loss[CODEBOOK_COUNT]; /* by place in codebook_table: what such codes cost the likelihood
-                                  * of the text, per weight */
+    bool vector;               /* norm, bias: stays F32 */
+    bool measured, columns;    /* a measuring pass knows the next; column scales pay */
+    double loss[UNIT_CHOICES]; /* in the order of form_choice: what such a form costs the
+                                * likelihood of the text, per weight */
     /* out */
     enum unit_method method;
     uint32_t d; /* UNIT_CODE */
@@ -30,8 +30,10 @@ struct plan_unit {
 
 struct plan_settings {
     const char *method;     /* as --method: for the matrices of blocks */
-    const char *embeddings; /* "q8_0", "q4_0", "f16", "f32": for embeddings and head */
-    double bits;            /* code: all stored bits of the matrices over their weights, at most */
+    const char *embeddings; /* "q8_0", "q4_0", "f16", "f32", "code4", "code2.67": for
+                             * embeddings and head */
+    double bits;            /* code, standard types among them: all stored bits of the matrices over
+                             * their weights, at most */
     double outliers;        /* sign: share of weights restored */
 };
 
@@ -43,11 +45,17 @@ struct plan_totals {
 
 /* A matrix inside a block: what the method and the bits are about. */
 bool plan_is_matrix(const struct plan_unit *u);
-/* Fills the out members of units[n] and *totals. Code: every matrix starts with the longest groups,
- * then the step to shorter groups with the greatest gain per bit is taken again and again while the
- * budget lasts; see compress_plan.c for the gain. Column scales are added where they pay and count.
- * Errors: ERR_USAGE for unknown words and bits outside 0.5 to 4. */
+/* Fills the out members of units[n] and *totals. Code: every matrix starts with codes of the longest
+ * groups, then the step to a better form with the greatest gain per bit is taken again and again
+ * while the budget lasts: codes of shorter groups, Q4_0, Q8_0 (F16 where rows are no multiple of
+ * their block); see compress_plan.c for the gain. Column scales are added where they pay and count.
+ * Errors: ERR_USAGE for unknown words and bits outside 0.5 to 8.5. */
 enum status plan_compression(struct plan_unit *units, uint32_t n, const struct plan_settings *s,
                              struct plan_totals *totals, struct error *e);
+
+/* Method code: the matrices of a block have no more bytes together than the sum of these, so that
+ * memory can be set aside before they have been measured: 4 bits per weight or twice those asked
+ * for, but no more than the best form takes; or what codes of the longest groups take, if more. */
+uint64_t plan_most_bytes(const struct plan_unit *u, double bits);
 
 #endif

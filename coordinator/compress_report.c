@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/calibration.h"
 #include "coordinator/compress_sums.h"
 
 #define GREAT_LOSS 0.1 /* relative squared error from which nobody should be surprised */
@@ -81,6 +82,22 @@ static void print_heads(const struct compress_report *r, const char *first)
     printf(" %10s\n", "error");
 }
 
+/* Of which form the matrices are: lengths of codes, and what stands beside them. */
+static void print_forms(const struct compress_sums *t)
+{
+    if (t->d_low < t->d_high)
+        printf("   %u to %u weights a byte", t->d_low, t->d_high);
+    else if (t->d_high > 0)
+        printf("   %u weights a byte", t->d_high);
+    const char *between = t->d_high > 0 ? ", " : "   ";
+    for (int m = UNIT_CODE + 1; m <= UNIT_Q1_0; m++) {
+        if (t->of[m] == 0)
+            continue;
+        printf("%s%u %s", between, t->of[m], form_name((enum unit_method)m));
+        between = ", ";
+    }
+}
+
 /* One line per kind of matrix. */
 static void print_kind(const struct compress_report *r, enum tensor_kind kind)
 {
@@ -89,10 +106,8 @@ static void print_kind(const struct compress_report *r, enum tensor_kind kind)
         return;
     printf("  %-12s %8u", model_rule(kind)->label, t.matrices);
     print_losses(r, &t);
-    if (t.d_low < t.d_high)
-        printf("   %u to %u weights a byte", t.d_low, t.d_high);
-    else if (t.d_high > 0)
-        printf("   %u weights a byte", t.d_high);
+    if (t.d_high > 0 || (is_code(r) && model_rule(kind)->per_block))
+        print_forms(&t);
     printf("\n");
 }
 
@@ -145,9 +160,21 @@ static char *loss_hint(const struct compress_report *r)
     return text;
 }
 
-static void print_hint(const struct compress_report *r)
+/* What a short calibration text means, in the same way. */
+static char *text_hint(const struct compress_report *r)
 {
-    char *hint = loss_hint(r);
+    char *text = NULL;
+    if (r->calibration && r->calibration->tokens < CALIBRATION_FEW &&
+        asprintf(&text,
+                 "the calibration text had only %llu tokens, which say little about what the model "
+                 "computes with",
+                 (unsigned long long)r->calibration->tokens) < 0)
+        return NULL;
+    return text;
+}
+
+static void print_hint(char *hint)
+{
     if (hint)
         printf("  note: %s\n", hint);
     free(hint);
@@ -170,7 +197,8 @@ void compress_report_print(const struct compress_report *r, const struct cluster
     print_blocks(r);
     print_notes(r);
     print_ranks(r, c);
-    print_hint(r);
+    print_hint(text_hint(r));
+    print_hint(loss_hint(r));
 }
 
 static void set_losses(json_t *row, double rounded, double fed, double loss)
@@ -229,16 +257,21 @@ static void set_calibration(json_t *root, const struct compress_report *r)
                                   "context", (json_int_t)r->calibration->context, "hash", hash));
 }
 
+static void add_hint(json_t *list, char *hint)
+{
+    if (hint)
+        json_array_append_new(list, json_string(hint));
+    free(hint);
+}
+
 static json_t *notes_json(const struct compress_report *r)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < r->n; i++)
         if (r->units[i].why[0])
             json_array_append_new(list, json_sprintf("%s: %s", r->units[i].name, r->units[i].why));
-    char *hint = loss_hint(r);
-    if (hint)
-        json_array_append_new(list, json_string(hint));
-    free(hint);
+    add_hint(list, text_hint(r));
+    add_hint(list, loss_hint(r));
     return list;
 }
 

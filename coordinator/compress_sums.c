@@ -30,6 +30,7 @@ struct compress_sums compress_sums_of(const struct plan_unit *units,
             continue;
         double weights = (double)(u->rows * u->cols);
         s.matrices++;
+        s.of[u->method]++;
         s.bytes += u->form.bytes;
         s.weights += u->rows * u->cols;
         s.d_low = u->d && (!s.d_low || u->d < s.d_low) ? u->d : s.d_low;

@@ -9,8 +9,9 @@
 struct compress_sums {
     uint32_t matrices;
     uint64_t bytes, weights;
-    uint32_t d_low, d_high; /* of codes; 0: none */
-    double error;           /* relative squared error: of all weights together */
+    uint32_t d_low, d_high;     /* of codes; 0: none */
+    uint32_t of[UNIT_Q1_0 + 1]; /* how many matrices have each method */
+    double error;               /* relative squared error: of all weights together */
     double seconds;
     /* Calibrated: the mean over the weights of their matrices' relative losses, after rounding to
      * nearest, after error feedback, and of what was stored. */

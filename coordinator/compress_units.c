@@ -68,7 +68,7 @@ enum status compress_take_measured(struct plan_unit *units, uint32_t n,
         if (!plan_is_matrix(u) || u->block != m->block || (uint32_t)u->kind != m->kind)
             continue;
         FAIL_IF(u->measured != m->importance, e, ERR_PEER, "%s was measured out of turn", u->name);
-        for (int d = 0; d < CODEBOOK_COUNT; d++)
+        for (int d = 0; d < UNIT_CHOICES; d++)
             u->loss[d] = m->importance ? u->loss[d] * m->energy : m->loss[d];
         u->columns = m->importance ? u->columns : m->columns;
         u->measured = true;

@@ -347,14 +347,31 @@ static enum status clear(const struct gguf_output *o, const struct out_file *f, 
     return ftruncate(f->fd, 0) == 0 ? OK : error_set_errno(e, ERR_IO, "cannot write %s", f->part);
 }
 
+static enum status refuse_part(const char *part, struct error *e)
+{
+    return error_set(e, ERR_IO,
+                     "%s is in the way, and no journal says what it is: remove it, or name another "
+                     "file with -o",
+                     part);
+}
+
+enum status gguf_output_check_part(const char *target, struct error *e)
+{
+    char *part;
+    size_t room = strlen(target) + sizeof ".part";
+    TRY(mem_array(&part, room, 1, "a file name", e));
+    snprintf(part, room, "%s.part", target);
+    enum status status = access(part, F_OK) == 0 ? refuse_part(part, e) : OK;
+    free(part);
+    return status;
+}
+
 static enum status open_part(const struct gguf_output *o, struct out_file *f, struct error *e)
 {
     bool fresh = !o->resumable || o->parts == GGUF_PARTS_NONE;
     f->fd = open(f->part, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), 0666);
-    FAIL_IF(f->fd < 0 && errno == EEXIST, e, ERR_IO,
-            "%s is in the way, and no journal says what it is: remove it, or name another file "
-            "with -o",
-            f->part);
+    if (f->fd < 0 && errno == EEXIST)
+        return refuse_part(f->part, e);
     if (f->fd < 0)
         return error_set_errno(e, ERR_IO, "cannot write %s", f->part);
     f->made = true;
@@ -378,11 +395,17 @@ static enum status open_file(const struct gguf_output *o, struct out_file *f, st
                            (double)size / 1e6);
 }
 
-enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struct error *e)
+enum status gguf_output_lay_out(struct gguf_output *o, uint64_t shard_bytes, struct error *e)
 {
     TRY(cut(o, shard_bytes, e));
     for (uint32_t i = 0; i < o->n_files; i++)
         TRY(lay_out(o, i, e));
+    return OK;
+}
+
+enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struct error *e)
+{
+    TRY(gguf_output_lay_out(o, shard_bytes, e));
     for (uint32_t i = 0; i < o->n_files; i++)
         TRY(open_file(o, &o->files[i], e));
     return o->resumable ? output_path_sync_folder(o->files[0].target, e) : OK;

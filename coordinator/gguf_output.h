@@ -47,6 +47,10 @@ void gguf_output_leave(struct gguf_output *o);
  * each shard, for the file alone. *target (the caller's, free) = path behind links. */
 enum status gguf_output_check(const struct gguf_output *o, char **target, struct error *e);
 
+/* Refuses where begin will find a file in its way if it makes one file without anything of use (GGUF_PARTS_NONE);
+ * target as above. Errors: ERR_IO. */
+enum status gguf_output_check_part(const char *target, struct error *e);
+
 /* Adds a tensor behind those added before; *index is its number for gguf_output_write. */
 enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype dtype,
                             uint32_t dims, const uint64_t *dim, uint32_t *index, struct error *e);
@@ -55,7 +59,9 @@ enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype 
  * opens them at their full size, so that a full disk shows now where the file system can tell.
  * Errors: ERR_USAGE for a file to be kept, ERR_IO for a name that cannot be written. */
 enum status gguf_output_begin(struct gguf_output *o, uint64_t shard_bytes, struct error *e);
-/* Bytes of all files together, and how many there are; valid after begin. */
+/* The first half of begin, in its place: to know how large files would be. Nothing is written then. */
+enum status gguf_output_lay_out(struct gguf_output *o, uint64_t shard_bytes, struct error *e);
+/* Bytes of all files together, and how many there are; valid after begin or lay_out. */
 uint64_t gguf_output_bytes(const struct gguf_output *o);
 uint32_t gguf_output_files(const struct gguf_output *o);
 /* Path of the first file: path itself, or its shard 00001; a view, valid after begin. */

@@ -16,7 +16,8 @@
 #define AT(field) offsetof(struct options, field)
 
 static const char *const methods[] = {"code", "sign", "q8_0", "q4_0", "q2_0", "q1_0", NULL};
-static const char *const embedding_types[] = {"q8_0", "q4_0", "f16", "f32", NULL};
+static const char *const embedding_types[] = {"q8_0", "q4_0",     "f16",   "f32",
+                                              "code4", "code2.67", "code2", NULL};
 static const char *const matrix_types[] = {"code", "q8_0", "q4_0", "q2_0", "q1_0",
                                            "f16",  "bf16", "f32",  NULL};
 static const char *const wire_types[] = {"f32", "f16", "q8", NULL};
@@ -26,17 +27,18 @@ const struct option_rule option_rules[] = {
     {"output", 'o', OPTION_STRING, AT(output), 0, 0, 0, NULL, COMPRESS, "FILE",
      "the GGUF file to write"},
     {"method", 0, OPTION_CHOICE, AT(method), 0, 0, 0, methods, COMPRESS, "NAME",
-     "code: one byte per 2 to 16 weights, see --bits (default);\n"
+     "code: one byte per 2 to 16 weights, and q4_0 or q8_0 for the\n"
+     "matrices that need more, as --bits allows (default);\n"
      "q8_0, q4_0, q2_0, q1_0: standard types that other GGUF runtimes\n"
      "read, of 8.5, 4.5, 2.25 and 1.125 bits;\n"
      "sign: signs, a scale per 128, the largest 2 % in F16: about\n"
      "2.4 bits per weight, see --outliers; never calibrated"},
-    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, COMPRESS, "B",
-     "bits per weight of the matrices for method code, 0.5 to 4\n(default 1)"},
+    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 8.5, NULL, COMPRESS, "B",
+     "bits per weight of the matrices for method code, 0.5 to 8.5\n(default 1)"},
     {"outliers", 0, OPTION_REAL, AT(outliers), 0, 0, 0.5, NULL, COMPRESS, "SHARE",
      "share of weights that method sign restores in F16, each for\n64 bits (default 0.02)"},
     {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, COMPRESS, "TYPE",
-     "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
+     "type of embeddings and head: q8_0 (default), q4_0, f16, f32;\ncode4, code2.67, code2: byte codes of so many bits"},
     {"shard-size", 0, OPTION_SIZE, AT(shard_bytes), 0, SIZE_MEBI, SIZE_PEBI, NULL, COMPRESS, "SIZE",
      "cut the output into files of at most SIZE (500M, 4G)"},
     {"calib", 0, OPTION_LIST, AT(calib), 0, 0, 0, NULL, COMPRESS, "FILE",
@@ -48,8 +50,8 @@ const struct option_rule option_rules[] = {
     {"calib-ctx", 0, OPTION_U32, AT(calib_context), 0, 2, 16777216, NULL, COMPRESS, "N",
      "in windows of N tokens (default: the model's context, at most 512)"},
     {"distill", 0, OPTION_U32, AT(distill), AT(has_distill), 0, 1000, NULL, COMPRESS, "N",
-     "at the end, tune row scales and norms in N passes over it\n"
-     "against the original's logits (default 0): 2 passes gain\n"
+     "at the end, tune row scales, norms and codes in N passes over\n"
+     "it against the original's logits (default 0): 2 passes gain\n"
      "most of what there is, and cost more than all the rest"},
     {"recipe", 0, OPTION_STRING, AT(recipe), 0, 0, 0, NULL, COMPRESS, "WORDS",
      "steps of the compression, NAME=VALUE separated by commas, see\n"
@@ -78,7 +80,7 @@ const struct option_rule option_rules[] = {
     {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 4, NULL, BENCH, "B",
      "bits per weight for type code, 0.5 to 4 (default 1)"},
     {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, BENCH, "TYPE",
-     "type of embeddings and head: q8_0 (default), q4_0, f16, f32"},
+     "type of embeddings and head: q8_0 (default), q4_0, f16, f32,\ncode4, code2.67, code2"},
     {"prompt", 0, OPTION_U32, AT(prompt_tokens), 0, 1, 1048576, NULL, BENCH, "N",
      "tokens of the prompt (default 512)"},
     {"decode", 0, OPTION_U32, AT(decode_tokens), 0, 1, 1048576, NULL, BENCH, "N",

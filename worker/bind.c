@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "common/codebook.h"
-#include "common/mapfile.h"
 #include "common/mem.h"
 #include "worker/bind_sparse.h"
 
@@ -240,9 +239,10 @@ void bind_drop_embeddings(const struct binder *b)
     if (b->weights->config.tied)
         return;
     model_base_name(base, KIND_EMBEDDING, 0);
-    const struct tensor *t = weights_find2(b->weights, base, model_rule(KIND_EMBEDDING)->suffix);
+    const struct tensor *t = weights_find2(b->weights, base, ".weight");
+    t = t ? t : weights_find2(b->weights, base, ".code");
     if (t)
-        mapfile_drop(t->data, t->bytes);
+        weights_drop(t, 0, t->bytes);
 }
 
 enum status bind_head(struct binder *b, struct head_weights *out, struct error *e)

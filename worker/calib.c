@@ -8,13 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/mapfile.h"
 #include "common/mem.h"
 #include "worker/act_store.h"
 #include "worker/bind.h"
 #include "worker/kvcache.h"
 #include "worker/layer.h"
-#include "worker/quantise_blocks.h"
 #include "worker/rope.h"
 #include "worker/scratch.h"
 
@@ -54,7 +52,7 @@ struct calib {
     uint32_t block;
     int streams;
     struct stream stream[STREAMS];
-    enum dtype embeddings;
+    struct row_rounder *embeddings; /* as the student has them */
     struct binder binder, head_binder;
     struct head_weights head;
     struct rope rope;
@@ -179,19 +177,15 @@ static void drop(const struct calib *c, enum tensor_kind kind)
     model_base_name(base, kind, c->block);
     const struct tensor *t = weights_find2(c->source, base, ".weight");
     if (t)
-        mapfile_drop(t->data, t->bytes);
+        weights_drop(t, 0, t->bytes);
 }
 
-/* x = the row as the compressed file will hold it. */
-static enum status round_row(const struct calib *c, enum dtype dtype, const float *row,
-                             uint8_t *encoded, float *x, struct error *e)
+/* x becomes the row as the compressed file will hold it. */
+static enum status round_row(const struct calib *c, float *x, struct error *e)
 {
-    struct row_error ignored;
-    uint32_t hidden = c->source->config.hidden;
-    FAIL_IF(!blocks_encode_row(dtype, row, (int)hidden, encoded, &ignored), e, ERR_LIMIT,
-            "%s: the embeddings have values beyond what %s can hold: use --embeddings f32",
-            c->source->path, dtype_info(dtype)->name);
-    dtype_to_f32(dtype, encoded, hidden, x);
+    FAIL_IF(!row_rounder_round(c->embeddings, x, x), e, ERR_LIMIT,
+            "%s: the embeddings have values beyond what their type can hold: use --embeddings f32",
+            c->source->path);
     return OK;
 }
 
@@ -205,20 +199,15 @@ static enum status embed(struct calib *c, const uint32_t *tokens, size_t n, int 
 {
     const struct matrix *source = &c->head.embedding;
     size_t hidden = c->source->config.hidden;
-    uint64_t bytes;
-    uint8_t *encoded;
-    TRY(dtype_row_bytes(c->embeddings, hidden, &bytes, e));
-    TRY(mem_array(&encoded, bytes, 1, "a row of embeddings", e));
     enum status status = OK;
     for (size_t r = 0; r < n && status == OK; r++) {
         float *row = x + r * hidden;
         kernels.row[source->type](source, (int)tokens[r], row);
         if (stream == STUDENT)
-            status = round_row(c, c->embeddings, row, encoded, row, e);
+            status = round_row(c, row, e);
         if (r % EMBED_ROWS == 0 || r + 1 == n)
             drop(c, KIND_EMBEDDING);
     }
-    free(encoded);
     return status;
 }
 
@@ -233,10 +222,6 @@ static enum status begin_window(struct calib *c, int stream, const struct window
 
 static enum status begin_streams(struct calib *c, struct error *e)
 {
-    enum dtype dtype = c->embeddings;
-    FAIL_IF(dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16 &&
-                dtype != DTYPE_Q8_0 && dtype != DTYPE_Q4_0,
-            e, ERR_UNSUPPORTED, "embeddings cannot be stored as type %d", (int)dtype);
     c->head_binder.weights = c->source;
     TRY(bind_head(&c->head_binder, &c->head, e));
     for (int i = 0; i < c->streams; i++)
@@ -246,7 +231,7 @@ static enum status begin_streams(struct calib *c, struct error *e)
 }
 
 static enum status open_streams(struct calib *c, const struct calib_text *text, int first_lane,
-                                int end_lane, enum dtype embeddings, int threads, bool on_disk,
+                                int end_lane, struct row_form embeddings, int threads, bool on_disk,
                                 struct error *e)
 {
     FAIL_IF(threads < 1, e, ERR_USAGE, "asked to use %d threads", threads);
@@ -254,13 +239,13 @@ static enum status open_streams(struct calib *c, const struct calib_text *text, 
     TRY(choose_windows(c, text, first_lane, end_lane, e));
     TRY(allocate_streams(c, on_disk, e));
     TRY(allocate_work(c, (uint32_t)threads, e));
-    c->embeddings = embeddings;
+    TRY(row_rounder_create(&c->embeddings, embeddings, c->source->config.hidden, e));
     return begin_streams(c, e);
 }
 
 enum status calib_create(struct calib **out, const struct weights *source,
                          const struct calib_text *text, int first_lane, int end_lane,
-                         enum dtype embeddings, bool student, int threads, bool on_disk,
+                         struct row_form embeddings, bool student, int threads, bool on_disk,
                          struct error *e)
 {
     struct calib *c;
@@ -293,6 +278,7 @@ void calib_free(struct calib *c)
     rope_free(&c->rope);
     bind_free(&c->binder);
     bind_free(&c->head_binder);
+    row_rounder_free(c->embeddings);
     free(c->cosine);
     free(c->sine);
     free(c->window);

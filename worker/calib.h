@@ -23,6 +23,7 @@
 #include "common/weights.h"
 #include "worker/moments.h"
 #include "worker/bind.h"
+#include "worker/round_row.h"
 
 enum calib_step { CALIB_QKV, CALIB_O, CALIB_GATE_UP, CALIB_DOWN, CALIB_STEPS };
 
@@ -34,17 +35,17 @@ struct calib_text {         /* borrowed */
 
 struct calib;
 
-/* Streams of the windows in lanes [first_lane, end_lane). embeddings: the type in which the
- * student's embeddings will be stored (F32, F16, BF16, Q8_0 or Q4_0), to which its rows are
- * rounded. student false: the teacher's stream alone (to measure). on_disk: activations rest in
- * temporary files (act_store.h). source and text's arrays are borrowed; blocks are bound one at a
- * time, and a matrix leaves the resident set once all windows have passed it. *out is the caller's,
+/* Streams of the windows in lanes [first_lane, end_lane). embeddings: how the student's
+ * embeddings will be stored, to which its rows are rounded (round_row.h). student false: the
+ * teacher's stream alone (to measure). on_disk: activations rest in temporary files
+ * (act_store.h). source and text's arrays are borrowed; blocks are bound one at a time, and a
+ * matrix leaves the resident set once all windows have passed it. *out is the caller's,
  * calib_free. Errors: ERR_MEMORY naming the bytes; ERR_IO for no room on the disk; ERR_FORMAT;
- * ERR_UNSUPPORTED; ERR_LIMIT for embeddings beyond what their type can hold; ERR_USAGE for a token
- * beyond the vocabulary or a length beyond the context. */
+ * ERR_UNSUPPORTED; ERR_LIMIT for embeddings beyond what their type can hold; ERR_USAGE for a
+ * token beyond the vocabulary or a length beyond the context. */
 enum status calib_create(struct calib **out, const struct weights *source,
                          const struct calib_text *text, int first_lane, int end_lane,
-                         enum dtype embeddings, bool student, int threads, bool on_disk,
+                         struct row_form embeddings, bool student, int threads, bool on_disk,
                          struct error *e);
 void calib_free(struct calib *c);
 

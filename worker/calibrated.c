@@ -61,14 +61,10 @@ static enum status open_job(struct calibrated *c, const struct message *m, struc
 {
     const struct msg_calib *a = &m->calib;
     TRY(recipe_parse(&c->recipe, a->recipe, e));
-    TRY(weights_open(&c->weights, a->path, e));
-    FAIL_IF(c->weights->header_hash != a->model_hash, e, ERR_PEER,
-            "host %s sees another model at %s than rank 0 does: give all hosts the same files",
-            c->loop->host, a->path);
     c->threads = (int)a->threads;
     c->spill = a->spill;
     c->moment_floats = a->moment_floats;
-    c->embeddings = form_dtype((enum unit_method)a->embeddings);
+    c->embeddings = (struct row_form){(enum unit_method)a->embeddings, a->embeddings_d};
     c->measuring = a->measure;
     c->phase = a->measure ? PHASE_OPEN : PHASE_WAIT;
     TRY(take_text(c, m, e));
@@ -77,15 +73,17 @@ static enum status open_job(struct calibrated *c, const struct message *m, struc
     TRY(mem_array(&c->norm_units, 2 * blocks + 1, sizeof *c->norm_units, "norms", e));
     for (size_t i = 0; i < 2 * blocks + 1; i++)
         c->norm_units[i] = NO_UNIT;
-    return OK;
+    return calibrated_want_text(c, e);
 }
 
-enum status calibrated_create(struct calibrated **out, struct loop *loop, const struct message *m,
-                              struct error *e)
+enum status calibrated_create(struct calibrated **out, struct loop *loop, struct source *source,
+                              const struct message *m, struct error *e)
 {
     struct calibrated *c;
     TRY(mem_array(&c, 1, sizeof *c, "a compression job", e));
     c->loop = loop;
+    c->source = source;
+    c->weights = source_weights(source);
     curvature_init();
     enum status status = open_job(c, m, e);
     if (status != OK) {
@@ -119,7 +117,6 @@ void calibrated_free(struct calibrated *c)
     calib_free(c->calib);
     moments_free(c->moments);
     queue_clear(&c->early);
-    weights_close(c->weights);
     free(c->windows);
     free(c);
 }
@@ -205,6 +202,7 @@ static enum status open_streams(struct calibrated *c, struct error *e)
     TRY(calib_create(&c->calib, c->weights, &c->text, moments_first_lane(t->rank, t->size),
                         moments_first_lane(t->rank + 1, t->size), c->embeddings, !c->measuring,
                         c->threads, c->spill, e));
+    TRY(calibrated_want_vectors(c, 0, e));
     return c->measuring ? calibrated_open_importance(c, e) : OK;
 }
 
@@ -245,12 +243,14 @@ static enum status open_block(struct calibrated *c, struct error *e)
     if (c->measuring)
         TRY(calibrated_keep_inputs(c, e));
     TRY(calib_block(c->calib, c->block, e));
+    calibrated_give_back_vectors(c, c->block);
     for (int s = 0; s < CALIB_STEPS && !c->measuring; s++) {
         c->step = (enum calib_step)s;
         TRY(open_students(c, e));
     }
     c->step = CALIB_QKV;
     c->phase = PHASE_OBSERVE;
+    TRY(calibrated_want_step(c, e));
     return c->measuring ? OK : want_made(c, e);
 }
 
@@ -342,8 +342,8 @@ static enum status collect(struct calibrated *c, bool *busy, struct error *e)
     c->phase = PHASE_ADVANCE;
     if (c->loop->transport->rank != 0)
         return OK;
-    /* Scales that distillation will change are delivered after it. */
-    return calibrated_deliver(c, c->recipe.distill > 0 ? DELIVER_CODES : DELIVER_ALL, e);
+    /* What distillation will change is delivered after it. */
+    return c->recipe.distill > 0 ? OK : calibrated_deliver(c, e);
 }
 
 /* Forgets the block's matrices, which only distillation still needs. */
@@ -372,13 +372,17 @@ static enum status end_blocks(struct calibrated *c, struct error *e)
 {
     if (c->measuring) {
         c->phase = PHASE_WEIGH;
+        TRY(calibrated_want_head(c, e));
         return calibrated_take_early(c, e);
     }
-    if (c->recipe.distill > 0)
-        c->phase = PHASE_TUNE;
-    else
+    if (c->recipe.distill == 0) {
         close_streams(c);
-    return OK;
+        return OK;
+    }
+    c->phase = PHASE_TUNE;
+    for (uint32_t b = 0; b < c->weights->config.block_count; b++)
+        TRY(calibrated_want_vectors(c, b, e));
+    return calibrated_want_head(c, e);
 }
 
 static enum status advance(struct calibrated *c, struct error *e)
@@ -387,26 +391,27 @@ static enum status advance(struct calibrated *c, struct error *e)
     TRY(calib_advance(c->calib, c->step, &more, e));
     if (more)
         return OK;
+    calibrated_give_back_step(c);
     c->step++;
     c->phase = PHASE_OBSERVE;
     if (c->step < CALIB_STEPS)
-        return OK;
+        return calibrated_want_step(c, e);
     c->step = CALIB_QKV;
     c->phase = PHASE_BLOCK;
     close_block(c);
     if (++c->block < c->weights->config.block_count)
-        return OK;
+        return calibrated_want_vectors(c, c->block, e);
     return end_blocks(c, e);
 }
 
-/* Rank 0: now that no scale changes any more. */
-static enum status deliver_scales(struct calibrated *c, struct error *e)
+/* Rank 0: now that nothing changes any more. */
+static enum status deliver_tuned(struct calibrated *c, struct error *e)
 {
     uint32_t blocks = c->weights->config.block_count;
     for (c->block = 0; c->block < blocks; c->block++)
         for (int s = 0; s < CALIB_STEPS; s++) {
             c->step = (enum calib_step)s;
-            TRY(calibrated_deliver(c, DELIVER_SCALES, e));
+            TRY(calibrated_deliver(c, e));
         }
     for (uint32_t i = 0; i < 2 * blocks + 1; i++)
         if (c->norm_units[i] != NO_UNIT)
@@ -431,6 +436,8 @@ static enum status tune(struct calibrated *c, bool *busy, struct error *e)
     bool done;
     if (!c->tuning) {
         TRY(calibrated_open_tuning(c, e));
+        for (uint32_t b = 0; b < c->weights->config.block_count; b++)
+            calibrated_give_back_vectors(c, b);
         return calibrated_take_early(c, e);
     }
     uint32_t step = calibrated_tune_step(c);
@@ -442,8 +449,9 @@ static enum status tune(struct calibrated *c, bool *busy, struct error *e)
     if (!done)
         return OK;
     if (c->loop->transport->rank == 0)
-        TRY(deliver_scales(c, e));
+        TRY(deliver_tuned(c, e));
     calibrated_close_tuning(c);
+    calibrated_give_back_head(c);
     close_streams(c);
     return OK;
 }
@@ -480,6 +488,8 @@ static enum status do_phase(struct calibrated *c, bool *busy, struct error *e)
 enum status calibrated_step(struct calibrated *c, bool *busy, struct error *e)
 {
     double start = loop_now();
+    if (calibrated_lacks_source(c))
+        return OK;
     *busy = true;
     enum status status = do_phase(c, busy, e);
     if (*busy)
@@ -499,7 +509,7 @@ bool calibrated_doing(const struct calibrated *c, char out[128])
                                         "waiting for rows of",
                                         "computing"};
     static const char *const steps[] = {"q, k, v", "the attention's output", "gate and up", "down"};
-    if (c->phase == PHASE_WAIT)
+    if (c->phase == PHASE_WAIT || calibrated_lacks_source(c))
         return false;
     if (c->phase == PHASE_WEIGH) {
         snprintf(out, 128, "weighing errors");

@@ -13,13 +13,14 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "common/wire.h"
+#include "worker/source.h"
 
 struct calibrated;
 
-/* Opens the source and takes the windows of a MSG_CALIB. *out is the caller's, calibrated_free. Errors:
- * ERR_PEER when the source differs from rank 0's, or for a message that does not hold together. */
-enum status calibrated_create(struct calibrated **out, struct loop *loop, const struct message *m,
-                              struct error *e);
+/* Takes the windows of a MSG_CALIB; source is borrowed. *out is the caller's, calibrated_free. Errors:
+ * ERR_PEER for a message that does not hold together. */
+enum status calibrated_create(struct calibrated **out, struct loop *loop, struct source *source,
+                              const struct message *m, struct error *e);
 void calibrated_free(struct calibrated *c);
 
 /* The shared units of a MSG_COMPRESS; after the last of these messages the work begins. Errors: ERR_PEER. */

@@ -1,6 +1,6 @@
 /* What the weights and moments of one product say before anything is quantised: whether its columns
- * need scales of their own, and what codes of each length would lose in each of its matrices. Must
- * never know of bits. */
+ * need scales of their own, and what codes of each length and standard types would lose in each of
+ * its matrices. Must never know of bits. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "common/mem.h"
 #include "worker/calibrated_private.h"
 
-enum { CHUNK_ROWS = 64 };
+enum { CHUNK_ROWS = 64, ACT_BLOCK = 32, ACT_TOP = 127 };
 
 /* square[n] += the squares of all rows of t, in the order of rows. chunk: CHUNK_ROWS rows. */
 static enum status add_squares(const struct tensor *t, float *chunk, double *square,
@@ -96,43 +96,73 @@ static enum status sample(const struct tensor *t, const float *scale, float *row
     return OK;
 }
 
-/* *loss = what codes of this book lose per weight of the rows. A row beyond what codes can hold
- * counts nothing here: the search itself will refuse it. */
-static enum status try_codes(const struct codebook *book, const struct curvature *k,
-                             const struct recipe *recipe, const float *rows, int count,
-                             double *loss, struct error *e)
+enum status calibrated_unscale(struct curvature *k, const float *scale, struct error *e)
 {
-    struct code_search *search = NULL;
+    float *inverse;
+    TRY(mem_array(&inverse, (size_t)k->n, sizeof *inverse, "column scales", e));
+    for (int i = 0; i < k->n; i++)
+        inverse[i] = 1 / scale[i];
+    curvature_scale(k, inverse);
+    free(inverse);
+    return OK;
+}
+
+/* A search that is tried on some rows: of codes, or of a standard type. */
+struct trial {
+    struct code_search *code; /* one of these */
+    struct block_search *blocks;
+    float *scratch;
+    uint8_t *bytes;
+};
+
+static enum status open_trial(struct trial *t, int choice, const struct curvature *k,
+                              const struct recipe *recipe, struct error *e)
+{
+    uint32_t d;
+    enum unit_method method = form_choice(choice, &d);
+    if (method == UNIT_CODE)
+        TRY(code_search_create(&t->code, codebook_for(d), k, recipe, e));
+    else
+        TRY(block_search_create(&t->blocks, form_dtype(method), k, recipe, e));
+    TRY(mem_array(&t->scratch,
+                  t->code ? code_search_scratch(t->code) : block_search_scratch(t->blocks),
+                  sizeof *t->scratch, "a trial of a form", e));
+    size_t row = (size_t)k->n + (size_t)k->n / 16 + 1; /* bytes of Q8_0 */
+    return mem_array(&t->bytes, FORM_BAND * row, 1, "a trial of a form", e);
+}
+
+/* *loss = what a choice loses per weight of the rows. A row beyond what it can hold counts nothing
+ * here: the search itself will refuse it. */
+static enum status try_choice(int choice, const struct curvature *k, const struct recipe *recipe,
+                              const float *rows, int count, double *loss, struct error *e)
+{
+    struct trial t = {0};
     struct band_loss sums = {0};
     uint16_t scale[FORM_BAND];
-    uint8_t *codes = NULL;
-    float *scratch = NULL;
-    size_t groups = ((size_t)k->n + book->d - 1) / book->d;
-    enum status status = code_search_create(&search, book, k, recipe, e);
-    if (status == OK)
-        status = mem_array(&scratch, code_search_scratch(search), sizeof *scratch,
-                           "a trial of codes", e);
-    if (status == OK)
-        status = mem_array(&codes, groups * FORM_BAND, 1, "a trial of codes", e);
-    if (status == OK && code_search_band(search, rows, count, scratch, codes, scale, &sums))
+    enum status status = open_trial(&t, choice, k, recipe, e);
+    bool fits = status == OK &&
+                (t.code ? code_search_band(t.code, rows, count, t.scratch, t.bytes, scale, &sums)
+                        : block_search_band(t.blocks, rows, count, t.scratch, t.bytes, &sums));
+    if (fits)
         *loss = sums.final / ((double)count * k->n);
-    free(codes);
-    free(scratch);
-    code_search_free(search);
+    free(t.bytes);
+    free(t.scratch);
+    code_search_free(t.code);
+    block_search_free(t.blocks);
     return status;
 }
 
-/* loss [CODEBOOK_COUNT] of the sampled rows, by the very search that the matrix will meet. */
-static enum status try_all(const struct calibrated *c, const struct curvature *k, const float *rows,
-                           int count, double *loss, struct error *e)
+/* loss[from] to loss[to - 1] of the sampled rows, by the very searches that the matrix will meet. */
+static enum status try_choices(const struct calibrated *c, const struct curvature *k, int from,
+                               int to, const float *rows, int count, double *loss, struct error *e)
 {
     enum status status = OK;
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic)
-    for (int d = 0; d < CODEBOOK_COUNT; d++) {
+    for (int i = from; i < to; i++) {
         struct error mine = {0};
-        if (try_codes(&codebook_table[d], k, &c->recipe, rows, count, &loss[d], &mine) == OK)
+        if (try_choice(i, k, &c->recipe, rows, count, &loss[i], &mine) == OK)
             continue;
-#pragma omp critical(try_all)
+#pragma omp critical(try_choices)
         if (status == OK) {
             status = mine.status;
             *e = mine;
@@ -141,26 +171,79 @@ static enum status try_all(const struct calibrated *c, const struct curvature *k
     return status;
 }
 
-static enum status send_measured(struct calibrated *c, const struct curvature *k, int i,
-                                 const float *scale, struct error *e)
+/* Standard types meet activations as integers up to 127 with one scale for 32 columns, so that small ones
+ * drown beside a large one. The mean square of that rounding is the step's square / 12, and the step
+ * at least the root mean square of the block's largest column / 127. What the rows lose by it, per
+ * weight. */
+static double activation_loss(const struct curvature *k, const float *rows, int count)
 {
-    enum tensor_kind kinds[PRODUCT_MAX];
+    double loss = 0;
+    for (int first = 0; first < k->n; first += ACT_BLOCK) {
+        double largest = 0, squares = 0;
+        for (int j = first; j < first + ACT_BLOCK; j++) {
+            largest = fmax(largest, (double)k->h[(size_t)j * (size_t)k->n + (size_t)j]);
+            for (int r = 0; r < count; r++) {
+                double w = rows[(size_t)r * (size_t)k->n + (size_t)j];
+                squares += w * w;
+            }
+        }
+        loss += squares * largest / (12.0 * ACT_TOP * ACT_TOP);
+    }
+    return loss / ((double)count * k->n);
+}
+
+/* The choices from to to of matrix i, in columns scaled or not, as k is. */
+static enum status measure_matrix(const struct calibrated *c, const struct curvature *k, int i,
+                                  int from, int to, const float *scale, double *loss,
+                                  struct error *e)
+{
     const struct tensor *t = calibrated_tensor(c, i);
     int count = t->rows < FORM_BAND ? (int)t->rows : FORM_BAND;
-    struct message m = {.kind = MSG_MEASURED};
     float *rows;
-    calib_kinds(c->step, kinds);
-    m.measured.block = c->block;
-    m.measured.kind = (uint32_t)kinds[i];
-    m.measured.columns = scale != NULL;
     TRY(mem_array(&rows, (size_t)count * t->cols, sizeof *rows, "rows of a matrix", e));
     enum status status = sample(t, scale, rows, count, e);
     if (status == OK)
-        status = try_all(c, k, rows, count, m.measured.loss, e);
+        status = try_choices(c, k, from, to, rows, count, loss, e);
+    for (int choice = CODEBOOK_COUNT; choice < to; choice++)
+        loss[choice] += activation_loss(k, rows, count);
     free(rows);
-    TRY(status);
-    TRY(loop_alive(c->loop, e));
-    return loop_send(c->loop, 0, &m, e);
+    return status;
+}
+
+/* Codes have column scales where they pay; standard types never. */
+static enum status measure_all(struct calibrated *c, struct curvature *k, const float *scale,
+                               double loss[][UNIT_CHOICES], struct error *e)
+{
+    bool whole = k->n % (int)dtype_info(DTYPE_Q8_0)->block == 0; /* Q4_0's block is the same */
+    if (scale)
+        curvature_scale(k, scale);
+    for (int i = 0; i < calibrated_count(c); i++) {
+        TRY(measure_matrix(c, k, i, 0, CODEBOOK_COUNT, scale, loss[i], e));
+        TRY(loop_alive(c->loop, e));
+    }
+    if (scale)
+        TRY(calibrated_unscale(k, scale, e));
+    for (int i = 0; i < calibrated_count(c) && whole; i++) {
+        TRY(measure_matrix(c, k, i, CODEBOOK_COUNT, UNIT_CHOICES, NULL, loss[i], e));
+        TRY(loop_alive(c->loop, e));
+    }
+    return OK;
+}
+
+static enum status send_measured(struct calibrated *c, bool columns, double loss[][UNIT_CHOICES],
+                                 struct error *e)
+{
+    enum tensor_kind kinds[PRODUCT_MAX];
+    calib_kinds(c->step, kinds);
+    for (int i = 0; i < calibrated_count(c); i++) {
+        struct message m = {.kind = MSG_MEASURED};
+        m.measured.block = c->block;
+        m.measured.kind = (uint32_t)kinds[i];
+        m.measured.columns = columns;
+        memcpy(m.measured.loss, loss[i], sizeof m.measured.loss);
+        TRY(loop_send(c->loop, 0, &m, e));
+    }
+    return OK;
 }
 
 enum status calibrated_measure(struct calibrated *c, struct error *e)
@@ -168,6 +251,7 @@ enum status calibrated_measure(struct calibrated *c, struct error *e)
     struct moments_node sum;
     struct curvature *k = NULL;
     float *scale = NULL;
+    double loss[PRODUCT_MAX][UNIT_CHOICES] = {0};
     TRY(calibrated_node(c, &sum, e));
     TRY(loop_alive(c->loop, e));
     TRY(curvature_create(&k, &sum, c->recipe.shrink, c->recipe.damp, true, c->threads,
@@ -175,10 +259,10 @@ enum status calibrated_measure(struct calibrated *c, struct error *e)
     enum status status = OK;
     if (c->recipe.columns)
         status = calibrated_column_scale(c, &scale, e);
-    if (scale)
-        curvature_scale(k, scale);
-    for (int i = 0; i < calibrated_count(c) && status == OK; i++)
-        status = send_measured(c, k, i, scale, e);
+    if (status == OK)
+        status = measure_all(c, k, scale, loss, e);
+    if (status == OK)
+        status = send_measured(c, scale != NULL, loss, e);
     curvature_free(k);
     free(scale);
     return status;

@@ -5,12 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/calib_memory.h"
 #include "common/mem.h"
 #include "worker/calibrated_private.h"
 #include "worker/tune_block.h"
 #include "worker/tune_head.h"
-
-#define ROOM_FLOATS ((size_t)1 << 26) /* of activations between blocks, on all ranks together */
 
 struct sample { /* a window of this rank */
     bool own;
@@ -22,30 +21,20 @@ struct sample { /* a window of this rank */
 };
 
 struct importance {
-    uint32_t samples; /* 1, 2, 4, 8 or 16 */
+    uint32_t samples, rows; /* calib_memory.h; of the longest */
     struct sample sample[MOMENT_LANES];
     bool there[MOMENT_LANES]; /* rank 0: its energy has come */
     float *unused;            /* gradients by parameters */
     struct tune_block *block;
     struct binder binder;
     size_t size; /* floats of an energy */
-    uint32_t next; /* blocks from the last to this one are still to be passed, plus one for the head */
+    uint32_t
+        next; /* blocks from the last to this one are still to be passed, plus one for the head */
 };
 
 static int lane_of(const struct importance *m, uint32_t i)
 {
     return (int)(i * (MOMENT_LANES / m->samples));
-}
-
-/* So many windows that what is kept of them stays small; the same for any number of ranks. */
-static uint32_t choose_samples(const struct calibrated *c)
-{
-    const struct model_config *m = &c->weights->config;
-    size_t each = (size_t)m->block_count * m->hidden * c->text.context;
-    uint32_t samples = MOMENT_LANES;
-    while (samples > 1 && samples * each > ROOM_FLOATS)
-        samples /= 2;
-    return samples;
 }
 
 /* The first window of each sampled lane of this rank. */
@@ -59,8 +48,9 @@ static enum status choose_windows(struct calibrated *c, struct importance *m, st
                 continue;
             s->own = true;
             s->window = w;
-            s->rows = calib_rows(c->calib, w);
-            TRY(mem_array(&s->x, blocks, s->rows * hidden * sizeof(float), "sampled activations", e));
+            s->rows = calib_rows(c->calib, w) < m->rows ? calib_rows(c->calib, w) : m->rows;
+            TRY(mem_array(&s->x, blocks, s->rows * hidden * sizeof(float), "sampled activations",
+                          e));
             TRY(mem_array(&s->dx, s->rows, hidden * sizeof(float), "sampled gradients", e));
             TRY(mem_array(&s->energy, m->size, sizeof(float), "squares of gradients", e));
         }
@@ -73,7 +63,9 @@ enum status calibrated_open_importance(struct calibrated *c, struct error *e)
     const struct model_config *config = &c->weights->config;
     TRY(mem_array(&c->importance, 1, sizeof *c->importance, "importances", e));
     struct importance *m = c->importance;
-    m->samples = choose_samples(c);
+    struct calib_samples chosen = calib_samples(config, c->text.context, c->moment_floats);
+    m->samples = chosen.lanes;
+    m->rows = chosen.rows;
     m->size = tune_block_size(config) * config->block_count;
     m->next = config->block_count + 1;
     return choose_windows(c, m, e);
@@ -106,7 +98,7 @@ enum status calibrated_keep_inputs(struct calibrated *c, struct error *e)
         if (!s->own)
             continue;
         TRY(calib_hidden(c->calib, s->window, false, &x, &rows, e));
-        memcpy(s->x + c->block * rows * hidden, x, rows * hidden * sizeof *x);
+        memcpy(s->x + c->block * s->rows * hidden, x, s->rows * hidden * sizeof *x);
     }
     return OK;
 }
@@ -118,8 +110,8 @@ static enum status pass_head(struct calibrated *c, struct tune_head *h, struct s
     const float *x;
     uint32_t rows;
     TRY(calib_hidden(c->calib, s->window, false, &x, &rows, e));
-    FAIL_IF(!tune_head_likelihood(h, x, calib_tokens(c->calib, s->window) + 1, rows - 1, s->dx), e,
-            ERR_LIMIT,
+    FAIL_IF(!tune_head_likelihood(h, x, calib_tokens(c->calib, s->window) + 1, s->rows - 1, s->dx),
+            e, ERR_LIMIT,
             "the logits of %s run out of range on the calibration text: is the model sound?",
             c->weights->path);
     return OK;
@@ -147,8 +139,8 @@ static enum status open_blocks(struct calibrated *c, struct error *e)
     const struct model_config *config = &c->weights->config;
     calib_room(c->calib, room);
     TRY(mem_array(&m->unused, tune_block_size(config), sizeof *m->unused, "gradients", e));
-    return tune_block_create(&m->block, config, c->weights->rope_factors, c->text.context, room,
-                             c->threads, e);
+    return tune_block_create(&m->block, config, c->weights->rope_factors, m->rows, room, c->threads,
+                             e);
 }
 
 static enum status pass_block(struct calibrated *c, uint32_t b, struct error *e)
@@ -240,8 +232,8 @@ static enum status send_all(struct calibrated *c, struct error *e)
             int n = calib_kinds(c->step, kinds);
             for (int i = 0; i < n; i++, k++) {
                 struct message m = {.kind = MSG_MEASURED};
-                double energy = mean_energy(c, c->block, (enum tune_matrix)k,
-                                            calibrated_tensor(c, i)->rows);
+                double energy =
+                    mean_energy(c, c->block, (enum tune_matrix)k, calibrated_tensor(c, i)->rows);
                 m.measured = (struct msg_measured){.block = c->block,
                                                    .kind = (uint32_t)kinds[i],
                                                    .importance = true,
@@ -261,11 +253,14 @@ enum status calibrated_weigh(struct calibrated *c, bool *busy, bool *done, struc
     if (m->next == blocks + 1) {
         m->next--;
         TRY(open_blocks(c, e));
-        return pass_heads(c, e);
+        TRY(pass_heads(c, e));
+        calibrated_give_back_head(c);
+        return calibrated_want_block(c, m->next - 1, e);
     }
     if (m->next > 0) {
         TRY(pass_block(c, --m->next, e));
-        return m->next == 0 ? share(c, e) : OK;
+        calibrated_give_back_block(c, m->next);
+        return m->next > 0 ? calibrated_want_block(c, m->next - 1, e) : share(c, e);
     }
     *done = !first || complete(c);
     *busy = *done;

@@ -10,6 +10,7 @@
 #include "worker/queue.h"
 #include "worker/search_blocks.h"
 #include "worker/search_code.h"
+#include "worker/source.h"
 #include "worker/student.h"
 
 enum phase {
@@ -54,9 +55,10 @@ struct moments_place {
 
 struct calibrated {
     struct loop *loop; /* borrowed */
-    struct weights *weights;
+    struct source *source;         /* borrowed, and its weights */
+    const struct weights *weights;
     struct recipe recipe;
-    enum dtype embeddings;
+    struct row_form embeddings;
     int threads;
     bool spill;             /* activations rest on disk */
     uint64_t moment_floats; /* of a product's moments at most, in blocks; 0: they are full */
@@ -75,7 +77,8 @@ struct calibrated {
                        * rank 0 has said so: send yours, that was the sum */
     struct moments_place place;  /* what is sent next */
     struct queue early;          /* messages of a step that has not begun here */
-    struct curvature *curvature; /* in scaled columns */
+    struct curvature *curvature;
+    bool scaled;                 /* it is in scaled columns */
     float *correction;           /* [n][n] of the target, NULL: none */
     float *column_scale;         /* [n], NULL: ones */
     int matrix;                  /* number in the step's product */
@@ -103,6 +106,25 @@ const struct tensor *calibrated_tensor(const struct calibrated *c, int i);
 /* Messages that came before their time, to be looked at again. */
 enum status calibrated_take_early(struct calibrated *c, struct error *e);
 
+/* calibrated_source.c: what is asked of rank 0 where the source is not here. Each is given back as often as it was
+ * wanted. */
+/* Embeddings of this rank's tokens, and the final norm: for good. */
+enum status calibrated_want_text(struct calibrated *c, struct error *e);
+/* Norms and biases of a block. */
+enum status calibrated_want_vectors(struct calibrated *c, uint32_t block, struct error *e);
+void calibrated_give_back_vectors(struct calibrated *c, uint32_t block);
+/* All of a block. */
+enum status calibrated_want_block(struct calibrated *c, uint32_t block, struct error *e);
+void calibrated_give_back_block(struct calibrated *c, uint32_t block);
+/* Matrices of the step in work. */
+enum status calibrated_want_step(struct calibrated *c, struct error *e);
+void calibrated_give_back_step(struct calibrated *c);
+/* What makes logits. */
+enum status calibrated_want_head(struct calibrated *c, struct error *e);
+void calibrated_give_back_head(struct calibrated *c);
+/* Whether the phase needs what has not come yet. */
+bool calibrated_lacks_source(const struct calibrated *c);
+
 /* calibrated_moments.c: moments between ranks. Rank 0 asks one rank after the other for its nodes, so that no more of
  * them wait for their neighbours than with one rank, and a message is sent when the one before has gone. */
 /* The shape of the moments of the step in work. */
@@ -121,6 +143,8 @@ enum status calibrated_node(struct calibrated *c, struct moments_node *out, stru
 /* calibrated_columns.c: column scales and measured costs of the step in work. */
 /* *scale [n] (the caller's, free) as docs/compression.md says, or NULL where columns are much alike. */
 enum status calibrated_column_scale(struct calibrated *c, float **scale, struct error *e);
+/* Takes curvature_scale by scale [k->n], powers of two, back to the last bit. Errors: ERR_MEMORY. */
+enum status calibrated_unscale(struct curvature *k, const float *scale, struct error *e);
 /* Rank 0: sends a MSG_MEASURED for each matrix of the step. */
 enum status calibrated_measure(struct calibrated *c, struct error *e);
 
@@ -136,10 +160,8 @@ enum status calibrated_search(struct calibrated *c, bool *done, struct error *e)
 void calibrated_close_search(struct calibrated *c);
 /* Frees what calibrated_prepare made. */
 void calibrated_forget(struct calibrated *c);
-/* Rank 0: finished tensors of the step to the coordinator; with all of them, or with those that hold scales,
- * the results too. */
-enum delivery { DELIVER_ALL, DELIVER_CODES, DELIVER_SCALES };
-enum status calibrated_deliver(struct calibrated *c, enum delivery delivery, struct error *e);
+/* Rank 0: finished matrices of the step, and their results, to the coordinator. */
+enum status calibrated_deliver(struct calibrated *c, struct error *e);
 /* The same for a vector of floats. */
 enum status calibrated_deliver_vector(struct calibrated *c, uint32_t unit, const float *x, size_t n,
                                       struct error *e);

@@ -34,7 +34,6 @@ static enum status prepare_columns(struct calibrated *c, struct error *e)
         return OK;
     TRY(calibrated_column_scale(c, &c->column_scale, e));
     FAIL_IF(!c->column_scale, e, ERR_PEER, "asked for column scales where columns are alike");
-    curvature_scale(c->curvature, c->column_scale);
     for (int i = 0; i < calibrated_count(c); i++)
         if (calibrated_unit(c, i)->unit.columns && !calibrated_unit(c, i)->unit.done)
             TRY(store_columns(c, calibrated_unit(c, i), e));
@@ -63,6 +62,7 @@ void calibrated_forget(struct calibrated *c)
     free(c->column_scale);
     c->curvature = NULL;
     c->correction = c->column_scale = NULL;
+    c->scaled = false;
 }
 
 static bool searched(enum unit_method method)
@@ -75,6 +75,17 @@ int calibrated_bands(const struct shared_unit *u)
     return (u->student.rows + FORM_BAND - 1) / FORM_BAND;
 }
 
+/* Codes see scaled columns where these pay, standard types of the same product never. */
+static enum status scale_curvature(struct calibrated *c, bool scaled, struct error *e)
+{
+    if (scaled && !c->scaled)
+        curvature_scale(c->curvature, c->column_scale);
+    if (!scaled && c->scaled)
+        TRY(calibrated_unscale(c->curvature, c->column_scale, e));
+    c->scaled = scaled;
+    return OK;
+}
+
 enum status calibrated_open_search(struct calibrated *c, struct error *e)
 {
     const struct transport *t = c->loop->transport;
@@ -84,6 +95,7 @@ enum status calibrated_open_search(struct calibrated *c, struct error *e)
     *s = (struct matrix_search){.next = (int)(bands * t->rank / t->size),
                                 .end = (int)(bands * (t->rank + 1) / t->size)};
     c->since = loop_now();
+    TRY(scale_curvature(c, u->unit.columns, e));
     if (u->student.method == UNIT_CODE) {
         TRY(code_search_create(&s->code, codebook_for(u->student.d), c->curvature, &c->recipe, e));
         s->scratch_floats = code_search_scratch(s->code);
@@ -123,7 +135,7 @@ static size_t band_bytes(const struct student_matrix *s, int rows)
                                   : (size_t)(t->bytes / (uint64_t)s->rows) * (size_t)rows;
 }
 
-/* target = (w + w P) / column scales */
+/* target = (w + w P) / column scales, if it has them */
 static enum status make_target(const struct calibrated *c, struct band *b, struct error *e)
 {
     const struct shared_unit *u = calibrated_unit(c, c->matrix);
@@ -133,7 +145,7 @@ static enum status make_target(const struct calibrated *c, struct band *b, struc
     memcpy(b->target, b->weights, count * sizeof *b->target);
     if (c->correction)
         curvature_apply(c->correction, calibrated_shape(c), b->weights, b->rows, b->target);
-    for (size_t i = 0; c->column_scale && i < count; i++)
+    for (size_t i = 0; c->scaled && i < count; i++)
         b->target[i] /= c->column_scale[i % n];
     return OK;
 }
@@ -304,22 +316,16 @@ static enum status deliver_result(struct calibrated *c, const struct shared_unit
     return loop_send(c->loop, 0, &m, e);
 }
 
-static enum status deliver_unit(struct calibrated *c, struct shared_unit *u,
-                                enum delivery delivery, struct error *e)
+enum status calibrated_deliver(struct calibrated *c, struct error *e)
 {
-    for (uint32_t t = 0; t < u->student.form.n; t++) {
-        bool scales = u->student.part[t] == student_scales(&u->student);
-        if (delivery == DELIVER_ALL || scales == (delivery == DELIVER_SCALES))
+    for (int i = 0; i < calibrated_count(c); i++) {
+        const struct shared_unit *u = calibrated_unit(c, i);
+        if (u->unit.done) /* then the file has it */
+            continue;
+        for (uint32_t t = 0; t < u->student.form.n; t++)
             TRY(deliver_tensor(c, u, t, e));
+        TRY(deliver_result(c, u, e));
     }
-    return delivery == DELIVER_CODES ? OK : deliver_result(c, u, e);
-}
-
-enum status calibrated_deliver(struct calibrated *c, enum delivery delivery, struct error *e)
-{
-    for (int i = 0; i < calibrated_count(c); i++)
-        if (!calibrated_unit(c, i)->unit.done) /* else the file has it */
-            TRY(deliver_unit(c, calibrated_unit(c, i), delivery, e));
     return OK;
 }
 

@@ -1,20 +1,24 @@
-/* Distillation at the end of a calibrated compression: row scales and norms of the whole model are tuned so that its
- * logits come near the original's (docs/compression.md, section 4). A step takes one window of each of recipe.batch
- * lanes, evenly spread; ranks take those of their lanes, rank 0 adds the gradients up in the order of lanes and
- * sends the sum to all, and every rank moves its own copy of the parameters. Must never know how gradients
- * are computed. */
+/* Distillation at the end of a calibrated compression: row scales, norms and byte codes of the whole model are tuned so
+ * that its logits come near the original's (docs/compression.md, section 4). A step takes one window of each of
+ * recipe.batch lanes, evenly spread; ranks take those of their lanes, and rank 0 adds the gradients up in the order of
+ * lanes. It alone keeps latent weights and chooses codes; all get these and the sum of the other gradients, by which
+ * every rank moves its own copy of scales and norms. Must never know how gradients are computed. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/calib_memory.h"
 #include "common/mem.h"
 #include "worker/calibrated_private.h"
 #include "worker/tune_adam.h"
+#include "worker/tune_codes.h"
 #include "worker/tune_product.h"
 #include "worker/tuned_model.h"
 
 struct tuned_matrix {
     struct shared_unit *unit;
     uint16_t *base; /* [tune_matrix_scales] as searched */
+    size_t latents; /* where they begin among the values */
 };
 
 struct tuning {
@@ -26,9 +30,13 @@ struct tuning {
     struct tuned_matrix *matrix; /* [blocks][TUNE_MATRICES] */
     struct tuned_model model;
     struct tune_adam adam;
-    size_t size;       /* parameters */
-    float *log;        /* [size] logarithms of the multipliers */
+    size_t parameters; /* logarithms of multipliers */
+    size_t size;       /* of a gradient: parameters, then latents where codes are chosen anew */
+    float *value;      /* [size] at rank 0, else [parameters] */
     float *gradient;   /* [batch][size] at rank 0, else [1][size] */
+    struct nearest *nearest[CODEBOOK_COUNT];
+    uint8_t *news;     /* [news_bytes] rank 0 of several: the sum by parameters, then all codes */
+    size_t news_bytes;
     double kl[MOMENT_LANES];
     bool there[MOMENT_LANES]; /* rank 0: gradients of the step's lanes */
     uint32_t step, steps, steps_per_pass;
@@ -119,19 +127,54 @@ static enum status keep_norms(struct calibrated *c, struct tuning *t, struct err
     return OK;
 }
 
+/* Parameters and latents, and where those of each matrix are. */
+static void lay_out(struct calibrated *c, struct tuning *t)
+{
+    bool recode = calib_recodes(&t->config, c->recipe.recode);
+    t->parameters = t->size = tuned_model_size(&t->config);
+    t->news_bytes = t->parameters * sizeof(float);
+    for (size_t i = 0; recode && i < (size_t)t->config.block_count * TUNE_MATRICES; i++) {
+        struct matrix view = student_view(&t->matrix[i].unit->student);
+        t->matrix[i].latents = t->size;
+        t->size += tune_codes_size(&view);
+        t->news_bytes += tune_codes_bytes(&view);
+    }
+}
+
+static enum status open_latents(struct tuning *t, struct error *e)
+{
+    for (int i = 0; i < CODEBOOK_COUNT; i++)
+        TRY(nearest_create(&t->nearest[i], &codebook_table[i], e));
+    for (size_t i = 0; i < (size_t)t->config.block_count * TUNE_MATRICES; i++) {
+        struct matrix view = student_view(&t->matrix[i].unit->student);
+        tune_codes_start(&view, t->value + t->matrix[i].latents);
+    }
+    return OK;
+}
+
+static enum status open_values(struct calibrated *c, struct tuning *t, struct error *e)
+{
+    bool first = c->loop->transport->rank == 0;
+    size_t values = first ? t->size : t->parameters;
+    TRY(mem_array(&t->value, values, sizeof *t->value, "parameters to tune", e));
+    TRY(mem_array(&t->gradient, first ? c->recipe.batch : 1, t->size * sizeof *t->gradient,
+                  "gradients", e));
+    TRY(tune_adam_create(&t->adam, values, e));
+    if (first && c->loop->transport->size > 1)
+        TRY(mem_array(&t->news, t->news_bytes, 1, "codes to send", e));
+    return first && t->size > t->parameters ? open_latents(t, e) : OK;
+}
+
 static enum status open_model(struct calibrated *c, struct tuning *t, struct error *e)
 {
     const struct head_weights *head = calib_head(c->calib);
     const struct tune_output teacher = {head->output_norm, &head->output};
     const struct tune_output student = {t->output_norm, &head->output};
-    size_t lanes = c->loop->transport->rank == 0 ? c->recipe.batch : 1;
     t->config = *calib_config(c->calib, true);
-    t->size = tuned_model_size(&t->config);
-    TRY(mem_array(&t->log, t->size, sizeof *t->log, "parameters to tune", e));
-    TRY(mem_array(&t->gradient, lanes, t->size * sizeof *t->gradient, "gradients", e));
-    TRY(tune_adam_create(&t->adam, t->size, e));
+    lay_out(c, t);
+    TRY(open_values(c, t, e));
     return tuned_model_open(&t->model, &t->config, t->blocks, c->weights->rope_factors, &teacher,
-                            &student, c->text.context, c->threads, e);
+                            &student, c->text.context, t->size > t->parameters, c->threads, e);
 }
 
 enum status calibrated_open_tuning(struct calibrated *c, struct error *e)
@@ -153,6 +196,8 @@ void calibrated_close_tuning(struct calibrated *c)
     size_t matrices = (size_t)c->weights->config.block_count * TUNE_MATRICES;
     for (size_t i = 0; t->matrix && i < matrices; i++)
         free(t->matrix[i].base);
+    for (int i = 0; i < CODEBOOK_COUNT; i++)
+        nearest_free(t->nearest[i]);
     tuned_model_free(&t->model);
     tune_adam_free(&t->adam);
     bind_free(&t->binder);
@@ -161,8 +206,9 @@ void calibrated_close_tuning(struct calibrated *c)
     free(t->norm);
     free(t->norm_base);
     free(t->output_norm);
-    free(t->log);
+    free(t->value);
     free(t->gradient);
+    free(t->news);
     free(t);
     c->tuning = NULL;
 }
@@ -185,11 +231,9 @@ static int64_t own_window(const struct calibrated *c, uint32_t w)
 }
 
 static enum status send_gradient(struct calibrated *c, int to, uint32_t lane, double kl,
-                                 const float *gradient, struct error *e)
+                                 const void *payload, size_t bytes, struct error *e)
 {
-    struct message m = {.kind = MSG_GRADIENT,
-                        .payload = gradient,
-                        .payload_bytes = c->tuning->size * sizeof *gradient};
+    struct message m = {.kind = MSG_GRADIENT, .payload = payload, .payload_bytes = bytes};
     m.gradient = (struct msg_gradient){c->tuning->step, lane, kl};
     c->loop->stats.messages++;
     c->loop->stats.sent_bytes += m.payload_bytes;
@@ -216,7 +260,9 @@ static enum status take_window(struct calibrated *c, uint32_t i, struct error *e
                              c->loop, e));
     t->kl[i] = kl;
     t->there[i] = true;
-    return first ? OK : send_gradient(c, 0, (uint32_t)lane_of(c, t->step, i), kl, gradient, e);
+    return first ? OK
+                 : send_gradient(c, 0, (uint32_t)lane_of(c, t->step, i), kl, gradient,
+                                 t->size * sizeof *gradient, e);
 }
 
 /* The new parameters into norms and scales. */
@@ -226,7 +272,7 @@ static void apply(struct calibrated *c)
     size_t hidden = t->config.hidden, blocks = t->config.block_count;
     for (uint32_t b = 0; b < blocks; b++) {
         struct tune_vector log =
-            tune_block_vector(&t->config, t->log + b * tune_block_size(&t->config));
+            tune_block_vector(&t->config, t->value + b * tune_block_size(&t->config));
         for (int k = 0; k < TUNE_MATRICES; k++) {
             const struct tuned_matrix *m = &t->matrix[(size_t)b * TUNE_MATRICES + (size_t)k];
             struct matrix *view = tune_block_matrix(&t->blocks[b], (enum tune_matrix)k);
@@ -237,18 +283,52 @@ static void apply(struct calibrated *c)
                         hidden);
     }
     tune_norm_apply(t->norm[2 * blocks], t->norm_base + 2 * blocks * hidden,
-                    t->log + t->size - hidden, hidden);
+                    t->value + t->parameters - hidden, hidden);
 }
 
-/* One step of Adam by the sum of the gradients. */
+static enum status out_of_range(struct error *e)
+{
+    return error_set(e, ERR_LIMIT,
+                     "the compressed model runs out of range while it is tuned: use more bits, or "
+                     "a lower rate in --recipe");
+}
+
+/* Rank 0: one step of Adam for the latents of matrix i, sum being the gradient of everything, and its codes. */
+static bool recode_matrix(struct calibrated *c, size_t i, float *sum)
+{
+    struct tuning *t = c->tuning;
+    struct tuned_matrix *m = &t->matrix[i];
+    struct matrix view = student_view(&m->unit->student);
+    float first = (float)(c->recipe.recode / sqrt((double)t->steps));
+    float rate = tune_adam_rate(first, t->step, t->steps) * tune_codes_unit(&view);
+    size_t n = tune_codes_size(&view);
+    tune_codes_to_latents(&view, sum + m->latents);
+    if (n == 0)
+        return true;
+    if (!tune_adam_update(&t->adam, t->value, sum, m->latents, n, rate))
+        return false;
+    tune_codes_choose(&view, t->nearest[codebook_for((uint32_t)view.d) - codebook_table],
+                      t->value + m->latents, m->unit->student.part[0]);
+    return true;
+}
+
+static enum status recode(struct calibrated *c, float *sum, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    int n = (int)(t->config.block_count * TUNE_MATRICES), bad = 0;
+#pragma omp parallel for num_threads(c->threads) schedule(dynamic) reduction(+ : bad)
+    for (int i = 0; i < n; i++)
+        bad += !recode_matrix(c, (size_t)i, sum);
+    return bad > 0 ? out_of_range(e) : OK;
+}
+
+/* One step of Adam by the sum of the gradients; codes have been chosen before. */
 static enum status move(struct calibrated *c, const float *sum, struct error *e)
 {
     struct tuning *t = c->tuning;
     float rate = tune_adam_rate((float)c->recipe.rate, t->step, t->steps);
-    tune_adam_begin(&t->adam);
-    FAIL_IF(!tune_adam_update(&t->adam, t->log, sum, 0, t->size, rate), e, ERR_LIMIT,
-            "the compressed model runs out of range while it is tuned: use more bits, or a lower "
-            "rate in --recipe");
+    if (!tune_adam_update(&t->adam, t->value, sum, 0, t->parameters, rate))
+        return out_of_range(e);
     apply(c);
     t->step++;
     t->next = 0;
@@ -274,6 +354,34 @@ static float *add_up(struct calibrated *c, double *kl)
     return sum;
 }
 
+/* The codes of all matrices: from news or into it. */
+static void copy_codes(struct tuning *t, const uint8_t *from, uint8_t *to)
+{
+    size_t at = t->parameters * sizeof(float);
+    for (size_t i = 0; at < t->news_bytes; i++) {
+        struct student_matrix *m = &t->matrix[i].unit->student;
+        struct matrix view = student_view(m);
+        size_t n = tune_codes_bytes(&view);
+        if (n > 0 && from)
+            memcpy(m->part[0], from + at, n);
+        else if (n > 0)
+            memcpy(to + at, m->part[0], n);
+        at += n;
+    }
+}
+
+static enum status send_news(struct calibrated *c, const float *sum, double kl, struct error *e)
+{
+    struct tuning *t = c->tuning;
+    if (!t->news)
+        return OK;
+    memcpy(t->news, sum, t->parameters * sizeof *sum);
+    copy_codes(t, NULL, t->news);
+    for (int r = 1; r < c->loop->transport->size; r++)
+        TRY(send_gradient(c, r, MOMENT_LANES, kl, t->news, t->news_bytes, e));
+    return OK;
+}
+
 static enum status finish_step(struct calibrated *c, struct error *e)
 {
     struct tuning *t = c->tuning;
@@ -281,8 +389,10 @@ static enum status finish_step(struct calibrated *c, struct error *e)
     float *sum = add_up(c, &kl);
     struct message m = {.kind = MSG_TUNED};
     m.tuned = (struct msg_tuned){t->step + 1, t->steps, kl * token_weight(c)};
-    for (int r = 1; r < c->loop->transport->size; r++)
-        TRY(send_gradient(c, r, MOMENT_LANES, kl, sum, e));
+    tune_adam_begin(&t->adam);
+    if (t->size > t->parameters)
+        TRY(recode(c, sum, e));
+    TRY(send_news(c, sum, kl, e));
     TRY(loop_send(c->loop, 0, &m, e));
     return move(c, sum, e);
 }
@@ -302,12 +412,16 @@ enum status calibrated_take_gradient(struct calibrated *c, const struct message 
     const struct msg_gradient *g = &m->gradient;
     uint32_t groups = MOMENT_LANES / c->recipe.batch, i = g->lane / groups;
     bool sum = g->lane == MOMENT_LANES && c->loop->transport->rank != 0;
-    FAIL_IF(g->step != t->step || m->payload_bytes != t->size * sizeof(float) ||
+    FAIL_IF(g->step != t->step ||
+                m->payload_bytes != (sum ? t->news_bytes : t->size * sizeof(float)) ||
                 (!sum && (i >= c->recipe.batch || (int)g->lane != lane_of(c, t->step, i) ||
                           t->there[i])),
             e, ERR_PEER, "rank %d sent a gradient that was not expected", m->peer);
-    if (sum)
+    if (sum) {
+        tune_adam_begin(&t->adam);
+        copy_codes(t, m->payload, NULL);
         return move(c, m->payload, e);
+    }
     memcpy(t->gradient + i * t->size, m->payload, m->payload_bytes);
     t->kl[i] = g->kl;
     t->there[i] = true;

@@ -13,26 +13,18 @@
 
 struct compress_job {
     struct loop *loop; /* borrowed */
-    struct weights *weights;
+    struct source *source;       /* borrowed, and its weights */
+    const struct weights *weights;
     double outliers;
     uint32_t threads;
     struct compress_unit *units; /* [n], in order of arrival */
     size_t n, next;              /* units[next - 1] is current's */
     struct compress_matrix *current;
     double current_since;
+    enum tensor_kind kind; /* of the unit in work or waited for */
+    uint32_t block;
+    bool wanted;           /* the next unit's tensor was asked for */
 };
-
-static enum status open_source(struct compress_job *job, const struct msg_compress *m,
-                               struct error *e)
-{
-    TRY(weights_open(&job->weights, m->path, e));
-    FAIL_IF(job->weights->header_hash != m->model_hash, e, ERR_PEER,
-            "host %s sees another model at %s than rank 0 does: give all hosts the same files",
-            job->loop->host, m->path);
-    job->outliers = m->outliers;
-    job->threads = m->threads;
-    return OK;
-}
 
 static enum status append(struct compress_job *job, const struct msg_compress *m, struct error *e)
 {
@@ -42,7 +34,8 @@ static enum status append(struct compress_job *job, const struct msg_compress *m
     job->units = units;
     for (uint32_t i = 0; i < m->n_units; i++) {
         FAIL_IF(!weights_find(job->weights, m->units[i].name), e, ERR_PEER,
-                "%s has no tensor %s, which rank 0 asks for", m->path, m->units[i].name);
+                "%s has no tensor %s, which rank 0 asks for", job->weights->path,
+                m->units[i].name);
         if (!m->units[i].shared)
             units[job->n++] = m->units[i];
     }
@@ -66,13 +59,16 @@ static void note_blocks(struct compress_job *job)
     job->loop->stats.block_count = high - low + 1;
 }
 
-enum status compress_add(struct compress_job **job, struct loop *loop, const struct msg_compress *m,
-                         struct error *e)
+enum status compress_add(struct compress_job **job, struct loop *loop, struct source *source,
+                         const struct msg_compress *m, struct error *e)
 {
     if (!*job) {
         TRY(mem_array(job, 1, sizeof **job, "a compression job", e));
         (*job)->loop = loop;
-        TRY(open_source(*job, m, e));
+        (*job)->source = source;
+        (*job)->weights = source_weights(source);
+        (*job)->outliers = m->outliers;
+        (*job)->threads = m->threads;
     }
     TRY(append(*job, m, e));
     note_blocks(*job);
@@ -103,13 +99,29 @@ static enum status finish_unit(struct compress_job *job, struct error *e)
     compress_matrix_errors(job->current, &m.unit_done.error2, &m.unit_done.weight2);
     compress_matrix_free(job->current);
     job->current = NULL;
+    source_give_back(job->source, job->kind, job->block);
     return loop_send(job->loop, 0, &m, e);
+}
+
+/* Whether the tensor of the next unit is here; it is sent for the first time that it is asked for. */
+static enum status prepare_unit(struct compress_job *job, bool *there, struct error *e)
+{
+    const char *name = job->units[job->next].name;
+    *there = true;
+    if (!model_kind_of(name, &job->kind, &job->block))
+        return OK; /* nothing that could be sent for */
+    if (!job->wanted)
+        TRY(source_want(job->source, job->kind, job->block, e));
+    job->wanted = true;
+    *there = source_has(job->source, job->kind, job->block);
+    return OK;
 }
 
 static enum status start_unit(struct compress_job *job, struct error *e)
 {
     const struct compress_unit *u = &job->units[job->next++];
     job->current_since = loop_now();
+    job->wanted = false;
     return compress_matrix_create(&job->current, weights_find(job->weights, u->name), u,
                                   job->outliers, job->threads, e);
 }
@@ -117,10 +129,14 @@ static enum status start_unit(struct compress_job *job, struct error *e)
 enum status compress_step(struct compress_job *job, bool *busy, struct error *e)
 {
     struct part_sink sink = {job, send_part};
-    bool done;
+    bool done, there = true;
     if (!job->current && job->next == job->n)
         return OK;
     if (transport_pending(job->loop->transport) > UNSENT_MAX)
+        return OK;
+    if (!job->current)
+        TRY(prepare_unit(job, &there, e));
+    if (!there)
         return OK;
     *busy = true;
     double start = loop_now();
@@ -138,7 +154,7 @@ void compress_doing(const struct compress_job *job, char out[128])
     if (job->current)
         compress_matrix_doing(job->current, out);
     else
-        snprintf(out, 128, job->next < job->n ? "about to compress a matrix" : "waiting");
+        snprintf(out, 128, job->next < job->n && !job->wanted ? "about to compress a matrix" : "waiting");
 }
 
 void compress_free(struct compress_job *job)
@@ -146,7 +162,6 @@ void compress_free(struct compress_job *job)
     if (!job)
         return;
     compress_matrix_free(job->current);
-    weights_close(job->weights);
     free(job->units);
     free(job);
 }

@@ -9,13 +9,14 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "common/wire.h"
+#include "worker/source.h"
 
 struct compress_job;
 
-/* Starts or extends the job (*job NULL: create) with the units of a MSG_COMPRESS that are not shared. Opens the source
- * and compares its hash with the coordinator's. *job is the caller's, compress_free. */
-enum status compress_add(struct compress_job **job, struct loop *loop, const struct msg_compress *m,
-                         struct error *e);
+/* Starts or extends the job (*job NULL: create) with the units of a MSG_COMPRESS that are not shared. source is
+ * borrowed. *job is the caller's, compress_free. */
+enum status compress_add(struct compress_job **job, struct loop *loop, struct source *source,
+                         const struct msg_compress *m, struct error *e);
 /* Works on a bounded piece (a range of rows of one matrix); sets *busy when there was any. Waits
  * with new pieces while more than 16 MiB of its frames are unsent. */
 enum status compress_step(struct compress_job *job, bool *busy, struct error *e);

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "common/forms.h"
-#include "common/mapfile.h"
 #include "common/mem.h"
 #include "worker/quantise_blocks.h"
 #include "worker/quantise_code.h"
@@ -141,7 +140,7 @@ static enum status load(struct compress_matrix *m, int count, struct error *e)
     /* rows of rope_heads lie apart in the source: all are dropped at the end */
     if (!m->tensor->rope_heads) {
         uint64_t bytes = m->tensor->bytes / m->tensor->rows;
-        mapfile_drop(m->tensor->data + (uint64_t)m->next * bytes, (uint64_t)count * bytes);
+        weights_drop(m->tensor, (uint64_t)m->next * bytes, (uint64_t)count * bytes);
     }
     return bad < count ? e->status : OK;
 }
@@ -318,7 +317,7 @@ static void end_phase(struct compress_matrix *m, bool *done)
         m->threshold = sign_selector_result(m->selector);
         m->phase = ENCODE;
     } else {
-        mapfile_drop(m->tensor->data, m->tensor->bytes);
+        weights_drop(m->tensor, 0, m->tensor->bytes);
     }
 }
 

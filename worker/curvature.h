@@ -24,6 +24,19 @@ struct curvature {
                * asked for */
 };
 
+/* The columns from begin to end of the block in which a column stands: h and u have nothing else in its row and
+ * column. */
+static inline int curvature_begin(const struct curvature *k, int column)
+{
+    return column / k->width * k->width;
+}
+
+static inline int curvature_end(const struct curvature *k, int column)
+{
+    int begin = curvature_begin(k, column);
+    return k->n - begin < k->width ? k->n : begin + k->width;
+}
+
 /* From a merged node: *out is the caller's, curvature_free. with_u: the factor too. A channel
  * that never was anything but zero gets the damping alone (where all are zeros, their mean
  * counts as 1). Damping too small for floats to factor H is raised tenfold, three times at most,

@@ -19,6 +19,7 @@ struct nearest;
 
 /* For one codebook. *out is the caller's, nearest_free. Errors: ERR_MEMORY. */
 enum status nearest_create(struct nearest **out, const struct codebook *book, struct error *e);
+/* NULL is fine. */
 void nearest_free(struct nearest *n);
 
 /* The codewords as floats, [CODEBOOK_WORDS][d]. */

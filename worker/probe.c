@@ -21,7 +21,7 @@ struct probe {
     struct loop *loop;
     const struct msg_calib *asked;
     struct recipe recipe;
-    struct weights *weights;
+    const struct weights *weights;
     struct calib *calib;
     struct curvature *curvature;
     struct code_search *code;
@@ -40,13 +40,8 @@ static enum status open_model(struct probe *p, const struct message *m, struct e
     p->tokens = words[0];
     curvature_init();
     TRY(recipe_parse(&p->recipe, m->calib.recipe, e));
-    TRY(weights_open(&p->weights, m->calib.path, e));
-    FAIL_IF(p->weights->header_hash != m->calib.model_hash, e, ERR_PEER,
-            "host %s sees another model at %s than rank 0 does: give all hosts the same files",
-            p->loop->host, m->calib.path);
-    TRY(calib_create(&p->calib, p->weights, &text, 0, MOMENT_LANES,
-                     form_dtype((enum unit_method)m->calib.embeddings), false,
-                     (int)m->calib.threads, false, e));
+    TRY(calib_create(&p->calib, p->weights, &text, 0, MOMENT_LANES, (struct row_form){UNIT_F32, 0},
+                     false, (int)m->calib.threads, false, e));
     return calib_block(p->calib, 0, e);
 }
 
@@ -166,15 +161,26 @@ static enum status measure(struct probe *p, const struct message *m, struct erro
     return loop_send(p->loop, 0, &out, e);
 }
 
-enum status probe_run(struct loop *loop, const struct message *m, struct error *e)
+enum status probe_want(struct source *source, const struct message *m, struct error *e)
 {
-    struct probe p = {.loop = loop, .asked = &m->calib};
+    const uint32_t *words = m->payload;
+    TRY(source_want_tokens(source, words + m->calib.windows, words[0], e));
+    TRY(source_want(source, KIND_OUTPUT_NORM, 0, e));
+    for (int k = 0; k < KIND_COUNT; k++)
+        if (model_rule((enum tensor_kind)k)->per_block)
+            TRY(source_want(source, (enum tensor_kind)k, 0, e));
+    return OK;
+}
+
+enum status probe_run(struct loop *loop, const struct source *source, const struct message *m,
+                      struct error *e)
+{
+    struct probe p = {.loop = loop, .asked = &m->calib, .weights = source_weights(source)};
     enum status status = measure(&p, m, e);
     code_search_free(p.code);
     block_search_free(p.blocks);
     curvature_free(p.curvature);
     calib_free(p.calib);
-    weights_close(p.weights);
     free(p.target);
     free(p.scratch);
     return status;

@@ -6,9 +6,13 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "common/wire.h"
+#include "worker/source.h"
 
-/* Measures with the first window of a MSG_CALIB that asks for it, and sends MSG_PROBED. Takes some seconds for
- * a large model. Errors: as opening and computing. */
-enum status probe_run(struct loop *loop, const struct message *m, struct error *e);
+/* Asks for what a MSG_CALIB that wants measurements needs of the source. */
+enum status probe_want(struct source *source, const struct message *m, struct error *e);
+/* When it is there: measures with the first window, and sends MSG_PROBED. Takes some seconds for
+ * a large model. Errors: as computing. */
+enum status probe_run(struct loop *loop, const struct source *source, const struct message *m,
+                      struct error *e);
 
 #endif

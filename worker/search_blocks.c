@@ -82,6 +82,7 @@ enum status block_search_create(struct block_search **out, enum dtype dtype,
     *s = (struct block_search){.form = form_of(dtype),
                                .dtype = dtype,
                                .n = k->n,
+                               .k = k,
                                .h = k->h,
                                .u = k->u,
                                .recipe = *recipe,
@@ -148,15 +149,17 @@ static void subtract(const struct block_search *s, struct block_band *band)
     }
 }
 
-/* x H x' over all lanes: twice the part of earlier tiles, once the tile's own. */
+/* x H x' over all lanes: twice the part of earlier tiles, once the tile's own. Zeros of H are left out. */
 static double loss_of(const struct block_search *s, const struct block_band *band)
 {
     double sum = 0;
     for (int first = 0; first < s->n; first += TILE) {
         int columns = s->n - first < TILE ? s->n - first : TILE;
+        int begin = curvature_begin(s->k, first);
         const float *h = s->h + (size_t)first * (size_t)s->n;
         const float *x = band->x + (size_t)first * LANES;
-        block_search_product(h, s->n, false, columns, first, band->x, 2, 0, band->gradient);
+        block_search_product(h + begin, s->n, false, columns, first - begin,
+                             band->x + (size_t)begin * LANES, 2, 0, band->gradient);
         block_search_product(h + first, s->n, false, columns, columns, x, 1, 1, band->gradient);
         for (int j = 0; j < columns * LANES; j++)
             sum += (double)x[j] * band->gradient[j];

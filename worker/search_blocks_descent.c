@@ -163,13 +163,14 @@ static double tile_loss(const struct block_search *s, const struct block_band *b
     return sum;
 }
 
-/* lower, and gradient = the part of the later columns; both have yet to be joined. */
+/* lower, and gradient = the part of the later columns; both have yet to be joined. Zeros of H are left out. */
 static void gather(const struct block_search *s, const struct block_band *band,
                    const struct tile *t)
 {
-    int columns = t->end - t->first, later = s->n - t->end;
-    block_search_product(h_at(s, t->first, 0), s->n, false, columns, t->first, band->x, 1, 0,
-                         t->lower);
+    int columns = t->end - t->first, later = curvature_end(s->k, t->end - 1) - t->end;
+    int begin = curvature_begin(s->k, t->first);
+    block_search_product(h_at(s, t->first, begin), s->n, false, columns, t->first - begin,
+                         band->x + (size_t)begin * LANES, 1, 0, t->lower);
     block_search_product(h_at(s, t->first, t->end), s->n, false, columns, later,
                          band->x + (size_t)t->end * LANES, 1, 0, t->gradient);
 }

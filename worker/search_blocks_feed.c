@@ -50,6 +50,6 @@ void block_search_feed(const struct block_search *s, struct block_band *band)
             feed_block(s, band, first);
             carry(s, band, first, block, end);
         }
-        carry(s, band, start, end - start, s->n);
+        carry(s, band, start, end - start, curvature_end(s->k, end - 1));
     }
 }

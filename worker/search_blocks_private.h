@@ -28,6 +28,7 @@ struct block_search {
     enum dtype dtype;
     size_t block_bytes;
     int n;
+    const struct curvature *k; /* whose h and u these are */
     const float *h, *u;
     struct recipe recipe;
     float *plain_weight; /* [n] H_jj over their mean: what an error costs by itself */

@@ -39,12 +39,12 @@ static void invert(const float *u, size_t stride, int width, int d, float *inver
     }
 }
 
-static void fill_feedback(struct code_search *s, int g)
+void code_factor_fill(const struct code_search *s, struct code_factor *f, int g)
 {
-    size_t d = (size_t)s->d, n = (size_t)s->n, first = (size_t)g * d;
-    float *inverse = s->inverse + (size_t)g * d * d, *square = s->square + (size_t)g * d * d;
+    size_t d = (size_t)s->d;
+    float *inverse = f->inverse + (size_t)g * d * d, *square = f->square + (size_t)g * d * d;
     int width = group_width(s, g);
-    invert(s->k->u + first * n + first, n, width, s->d, inverse);
+    invert(factor_at(f, g * s->d), f->stride, width, s->d, inverse);
     for (size_t i = 0; i < d; i++)
         for (size_t j = 0; j < d; j++) {
             double sum = 0;
@@ -52,7 +52,7 @@ static void fill_feedback(struct code_search *s, int g)
                 sum += (double)inverse[i * d + k] * (double)inverse[j * d + k];
             square[i * d + j] = (float)sum;
         }
-    fill_norm(s, square, d, width, s->norm_s + (size_t)g * CODEBOOK_WORDS);
+    fill_norm(s, square, d, width, f->norm + (size_t)g * CODEBOOK_WORDS);
 }
 
 static void fill(struct code_search *s)
@@ -65,23 +65,32 @@ static void fill(struct code_search *s)
         size_t first = (size_t)(g * s->d), at = (size_t)g * CODEBOOK_WORDS;
         fill_norm(s, s->k->h + first * n + first, n, group_width(s, g), s->norm_h + at);
         if (s->recipe.feedback)
-            fill_feedback(s, g);
+            code_factor_fill(s, &s->feed, g);
     }
     fill_norm(s, one, (size_t)s->d, s->d, s->norm_flat);
     fill_norm(s, one, (size_t)s->d, group_width(s, s->groups - 1), s->norm_flat + CODEBOOK_WORDS);
 }
 
+enum status code_factor_allocate(const struct code_search *s, struct code_factor *f,
+                                 struct error *e)
+{
+    size_t groups = (size_t)s->groups, square = (size_t)(s->d * s->d);
+    TRY(mem_array(&f->norm, groups * CODEBOOK_WORDS, sizeof(float), "codeword norms", e));
+    TRY(mem_array(&f->inverse, groups * square, sizeof(float), "triangles of groups", e));
+    return mem_array(&f->square, groups * square, sizeof(float), "squares of groups", e);
+}
+
 static enum status allocate(struct code_search *s, struct error *e)
 {
-    size_t groups = (size_t)s->groups, d = (size_t)s->d, norms = groups * CODEBOOK_WORDS;
+    size_t norms = (size_t)s->groups * CODEBOOK_WORDS;
     TRY(nearest_create(&s->nearest, s->book, e));
     TRY(mem_array(&s->norm_flat, 2 * CODEBOOK_WORDS, sizeof(float), "codeword norms", e));
     TRY(mem_array(&s->norm_h, norms, sizeof(float), "codeword norms", e));
     if (!s->recipe.feedback)
         return OK;
-    TRY(mem_array(&s->norm_s, norms, sizeof(float), "codeword norms", e));
-    TRY(mem_array(&s->inverse, groups * d * d, sizeof(float), "triangles of groups", e));
-    return mem_array(&s->square, groups * d * d, sizeof(float), "squares of groups", e);
+    s->feed.u = s->k->u;
+    s->feed.stride = (size_t)s->n;
+    return code_factor_allocate(s, &s->feed, e);
 }
 
 enum status code_search_create(struct code_search **out, const struct codebook *book,
@@ -98,14 +107,25 @@ enum status code_search_create(struct code_search **out, const struct codebook *
     s->groups = (k->n + s->d - 1) / s->d;
     s->block = BLOCK_MAX - BLOCK_MAX % s->d;
     enum status status = allocate(s, e);
+    if (status == OK) {
+        s->words = nearest_words(s->nearest);
+        fill(s);
+        if (recipe->joint)
+            status = code_joint_create(s, e);
+    }
     if (status != OK) {
         code_search_free(s);
         return status;
     }
-    s->words = nearest_words(s->nearest);
-    fill(s);
     *out = s;
     return OK;
+}
+
+static void free_factor(struct code_factor *f)
+{
+    free(f->inverse);
+    free(f->square);
+    free(f->norm);
 }
 
 void code_search_free(struct code_search *s)
@@ -115,9 +135,9 @@ void code_search_free(struct code_search *s)
     nearest_free(s->nearest);
     free(s->norm_flat);
     free(s->norm_h);
-    free(s->norm_s);
-    free(s->inverse);
-    free(s->square);
+    free_factor(&s->feed);
+    free_factor(&s->joint);
+    free(s->joint_u);
     free(s);
 }
 
@@ -126,11 +146,17 @@ static size_t plane_floats(const struct code_search *s)
     return (size_t)s->groups * (size_t)s->d * ROWS;
 }
 
+/* Whether several paths are followed anywhere. */
+static bool several_paths(const struct code_search *s)
+{
+    return s->recipe.feedback || s->recipe.joint;
+}
+
 size_t code_search_scratch(const struct code_search *s)
 {
     size_t work = (size_t)s->block * ROWS;
-    return s->recipe.feedback ? 4 * plane_floats(s) + (1 + 2 * PATHS) * work
-                              : 3 * plane_floats(s) + work;
+    return several_paths(s) ? 4 * plane_floats(s) + (1 + 2 * PATHS) * work
+                            : 3 * plane_floats(s) + work;
 }
 
 /* The scale as it will be stored, at most the largest finite F16. */
@@ -187,6 +213,23 @@ static void measure(const struct band *b, int rows, struct band_loss *loss)
     }
 }
 
+/* Passes of descent, those of the joint search after the first of them. */
+static void descend(struct band *b)
+{
+    const struct recipe *recipe = &b->s->recipe;
+    uint32_t passes = 0;
+    if (recipe->descent > 0) {
+        band_descend(b);
+        passes = 1;
+    }
+    for (uint32_t i = 0; i < recipe->joint; i++)
+        if (!band_joint(b))
+            break;
+    for (; passes < recipe->descent; passes++)
+        if (!band_descend(b))
+            break;
+}
+
 /* With one thread for each product, whatever OpenMP would give it: OpenBLAS on OpenMP asks it at each
  * call, and its sums depend on the answer. */
 static void search(struct band *b, int rows, struct band_loss *loss)
@@ -200,9 +243,7 @@ static void search(struct band *b, int rows, struct band_loss *loss)
     for (uint32_t i = 0; recipe->feedback && i < recipe->rounds; i++)
         band_feed(b, i + 1 == recipe->rounds);
     loss->fed = total_loss(b, rows);
-    for (uint32_t i = 0; i < recipe->descent; i++)
-        if (!band_descend(b))
-            break;
+    descend(b);
     loss->final = total_loss(b, rows);
     omp_set_num_threads(before);
 }
@@ -216,7 +257,7 @@ bool code_search_band(const struct code_search *s, const float *target, int rows
     b.th = b.t + plane;
     b.q = b.th + plane;
     b.work = b.q + plane;
-    if (s->recipe.feedback) {
+    if (several_paths(s)) {
         b.paths = b.work + (size_t)s->block * ROWS;
         b.x = b.paths + 2 * PATHS * (size_t)s->block * ROWS;
     }

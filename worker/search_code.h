@@ -9,6 +9,9 @@
  *   scale      a = (q H t') / (q H q'), q the codewords of the row
  *   descent    for each group, all others given: z = H_ss a q_s + (R H)_s, R = T - a Q,
  *              k = argmin a^2 c_k' H_ss c_k - 2 a z' c_k; then R H moves by (change) H[s, :]
+ *   joint      after the first of these passes: for each block of columns B, all others given,
+ *              the loss is that of feedback with targets a q_B + H_BB^-1 (R H)_B under H_BB alone;
+ *              K-best search in it, taken where the loss falls
  *
  * Codes are chosen with the scale as F16 will store it. A row is always one thread's work, its products
  * one thread's calls of OpenBLAS: the same bits for any number of threads. */

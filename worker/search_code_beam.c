@@ -11,6 +11,7 @@ enum { TRIALS = 2, BLOCK_GROUPS = BLOCK_MAX / 2 };
 
 struct beam {
     const struct code_search *s;
+    const struct code_factor *factor;
     int paths;
     const float *from; /* [paths][cols][64]: each path's targets with all corrections */
     float *to;
@@ -36,13 +37,13 @@ static void propose(const struct beam *m, int g, int column, const float over[RO
         float *y = out->y[p], base[ROWS];
         memset(y, 0, sizeof out->y[p]);
         memcpy(base, m->cost[p], sizeof base);
-        nearest_spread(s->nearest, s->square + (size_t)g * (size_t)(d * d), (size_t)d, width, t,
-                       width, y);
+        nearest_spread(s->nearest, m->factor->square + (size_t)g * (size_t)(d * d), (size_t)d,
+                       width, t, width, y);
         for (int i = 0; i < width * ROWS; i++) {
             y[i] *= over[i % ROWS];
             base[i % ROWS] += y[i] * t[i] * over[i % ROWS];
         }
-        nearest_two(s->nearest, s->norm_s + (size_t)g * CODEBOOK_WORDS, y, out->word[p],
+        nearest_two(s->nearest, m->factor->norm + (size_t)g * CODEBOOK_WORDS, y, out->word[p],
                     out->cost[p]);
         for (int i = 0; i < TRIALS; i++)
             for (int r = 0; r < ROWS; r++)
@@ -113,7 +114,7 @@ static void inherit(const struct beam *m, int p, int step, int column, int cols)
 static void carry_on(struct beam *m, int g, int step, int column, int cols, const float a[ROWS])
 {
     const struct code_search *s = m->s;
-    size_t n = (size_t)s->n, at = (size_t)g * (size_t)s->d;
+    const float *u = factor_at(m->factor, g * s->d);
     int d = s->d, width = group_width(s, g), after = column + width;
     for (int p = 0; p < m->paths; p++) {
         float e[CODEBOOK_MAX_D * ROWS], x[CODEBOOK_MAX_D * ROWS] = {0};
@@ -125,32 +126,34 @@ static void carry_on(struct beam *m, int g, int step, int column, int cols, cons
                 float word = s->words[(code & 0x7f) * d + j];
                 e[j * ROWS + r] = a[r] * (code & 0x80 ? -word : word) - to[(column + j) * ROWS + r];
             }
-        nearest_spread(s->nearest, s->inverse + at * (size_t)d, (size_t)d, width, e, width, x);
-        nearest_spread(s->nearest, s->k->u + at * n + at + (size_t)width, n, cols - after, x, width,
+        nearest_spread(s->nearest, m->factor->inverse + (size_t)g * (size_t)(d * d), (size_t)d,
+                       width, e, width, x);
+        nearest_spread(s->nearest, u + width, m->factor->stride, cols - after, x, width,
                        to + (size_t)after * ROWS);
     }
 }
 
 /* The codes of each row's cheapest path; after the last step paths are in rising order of cost. */
-static void trace(const struct beam *m, const float a[ROWS], int first_group, int steps,
-                  uint8_t *codes)
+static void trace(const struct beam *m, const float a[ROWS], int steps, uint8_t *codes)
 {
     for (int r = 0; r < ROWS; r++) {
         int path = 0;
         for (int step = steps - 1; step >= 0; step--) {
             if (a[r] > 0)
-                codes[(first_group + step) * ROWS + r] = m->code[step][path][r];
+                codes[step * ROWS + r] = m->code[step][path][r];
             path = m->parent[step][path][r];
         }
     }
 }
 
-void band_beam(struct band *b, int first, int end, const float over[ROWS])
+void band_beam(struct band *b, const struct code_factor *factor, int first, int end,
+               const float over[ROWS], uint8_t *codes)
 {
     const struct code_search *s = b->s;
     size_t stride = (size_t)s->block * ROWS;
     float *buffer[2] = {b->paths, b->paths + PATHS * stride};
-    struct beam m = {.s = s, .paths = 1, .from = b->work, .to = buffer[0], .stride = stride};
+    struct beam m = {
+        .s = s, .factor = factor, .paths = 1, .from = b->work, .to = buffer[0], .stride = stride};
     struct proposals proposals;
     int steps = 0;
     memset(m.cost, 0, sizeof m.cost);
@@ -162,5 +165,5 @@ void band_beam(struct band *b, int first, int end, const float over[ROWS])
         m.from = buffer[steps % 2];
         m.to = buffer[1 - steps % 2];
     }
-    trace(&m, b->a, first / s->d, steps, b->codes);
+    trace(&m, b->a, steps, codes);
 }

@@ -8,35 +8,34 @@
  * going. */
 static const float least_gain = 1e-6f;
 
-/* out[b0..b1)[64] = factor H[b0..b1)[k0..k1) x[k0..k1)[64] + keep out. */
-static void multiply(const struct code_search *s, int b0, int b1, int k0, int k1, float factor,
-                     const float *x, float keep, float *out)
+void band_multiply(const struct code_search *s, int b0, int b1, int k0, int k1, float factor,
+                   const float *x, float keep, float *out)
 {
+    int begin = curvature_begin(s->k, b0), end = curvature_end(s->k, b1 - 1);
+    k0 = k0 > begin ? k0 : begin;
+    k1 = k1 < end ? k1 : end;
+    if (k0 >= k1) /* zeros of H alone; keep is 1 where that can be */
+        return;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, b1 - b0, ROWS, k1 - k0, factor,
                 s->k->h + (size_t)b0 * (size_t)s->n + k0, s->n, x + (size_t)k0 * ROWS, ROWS, keep,
                 out, ROWS);
 }
 
-/* sum[row] += x . y over the columns given. */
-static void add_dots(const float *x, const float *y, int cols, double sum[ROWS])
+void band_dots(const float *x, const float *y, int cols, double sum[ROWS])
 {
     for (int j = 0; j < cols; j++)
         for (int r = 0; r < ROWS; r++)
             sum[r] += (double)x[j * ROWS + r] * (double)y[j * ROWS + r];
 }
 
-static int block_end(const struct code_search *s, int first)
-{
-    return s->n - first < s->block ? s->n : first + s->block;
-}
-
 void band_target(struct band *b)
 {
     const struct code_search *s = b->s;
     for (int first = 0; first < s->n; first = block_end(s, first))
-        multiply(s, first, block_end(s, first), 0, s->n, 1, b->t, 0, b->th + (size_t)first * ROWS);
+        band_multiply(s, first, block_end(s, first), 0, s->n, 1, b->t, 0,
+                      b->th + (size_t)first * ROWS);
     memset(b->signal, 0, sizeof b->signal);
-    add_dots(b->t, b->th, s->n, b->signal);
+    band_dots(b->t, b->th, s->n, b->signal);
 }
 
 /* H is symmetric: each block meets itself once and the later ones twice. */
@@ -46,17 +45,17 @@ void band_quadratic(struct band *b, const float *x, double out[ROWS])
     memset(out, 0, ROWS * sizeof *out);
     for (int first = 0; first < s->n; first = block_end(s, first)) {
         int end = block_end(s, first);
-        multiply(s, first, end, first, end, 1, x, 0, b->work);
+        band_multiply(s, first, end, first, end, 1, x, 0, b->work);
         if (end < s->n)
-            multiply(s, first, end, end, s->n, 2, x, 1, b->work);
-        add_dots(x + (size_t)first * ROWS, b->work, end - first, out);
+            band_multiply(s, first, end, end, s->n, 2, x, 1, b->work);
+        band_dots(x + (size_t)first * ROWS, b->work, end - first, out);
     }
 }
 
 static void fit_all(struct band *b)
 {
     memset(b->num, 0, sizeof b->num);
-    add_dots(b->q, b->th, b->s->n, b->num);
+    band_dots(b->q, b->th, b->s->n, b->num);
     band_quadratic(b, b->q, b->den);
     band_fit(b);
 }
@@ -99,8 +98,7 @@ static bool choose(struct band *b, int g, const float *norm, const float *y, boo
     return changed;
 }
 
-/* 1 / a, and 0 for rows without a scale. */
-static void reciprocals(const struct band *b, float out[ROWS])
+void band_reciprocals(const struct band *b, float out[ROWS])
 {
     for (int r = 0; r < ROWS; r++)
         out[r] = b->a[r] > 0 ? 1 / b->a[r] : 0;
@@ -110,7 +108,7 @@ static void round_once(struct band *b, double num[ROWS], double den[ROWS])
 {
     const struct code_search *s = b->s;
     float y[CODEBOOK_MAX_D * ROWS] = {0}, over[ROWS];
-    reciprocals(b, over);
+    band_reciprocals(b, over);
     for (int g = 0; g < s->groups; g++) {
         int width = group_width(s, g);
         size_t at = (size_t)g * (size_t)s->d * ROWS;
@@ -118,8 +116,8 @@ static void round_once(struct band *b, double num[ROWS], double den[ROWS])
         for (int i = 0; i < width * ROWS; i++)
             y[i] = b->t[at + (size_t)i] * over[i % ROWS];
         choose(b, g, s->norm_flat + (width < s->d ? CODEBOOK_WORDS : 0), y, false, NULL);
-        add_dots(b->q + at, b->t + at, width, num);
-        add_dots(b->q + at, b->q + at, width, den);
+        band_dots(b->q + at, b->t + at, width, num);
+        band_dots(b->q + at, b->q + at, width, den);
     }
 }
 
@@ -140,21 +138,19 @@ static void feed_choose(struct band *b, int g, const float *t, const float over[
     const struct code_search *s = b->s;
     int width = group_width(s, g);
     float y[CODEBOOK_MAX_D * ROWS] = {0};
-    nearest_spread(s->nearest, s->square + (size_t)g * (size_t)(s->d * s->d), (size_t)s->d, width,
-                   t, width, y);
+    nearest_spread(s->nearest, s->feed.square + (size_t)g * (size_t)(s->d * s->d), (size_t)s->d,
+                   width, t, width, y);
     for (int i = 0; i < width * ROWS; i++)
         y[i] *= over[i % ROWS];
-    choose(b, g, s->norm_s + (size_t)g * CODEBOOK_WORDS, y, false, NULL);
+    choose(b, g, s->feed.norm + (size_t)g * CODEBOOK_WORDS, y, false, NULL);
 }
 
-/* q of group g from its codes. */
-static void load_words(struct band *b, int g)
+void band_words(const struct band *b, int g, const uint8_t *codes, float *q)
 {
     const struct code_search *s = b->s;
-    float *q = b->q + (size_t)g * (size_t)s->d * ROWS;
     for (int j = 0; j < group_width(s, g); j++)
         for (int r = 0; r < ROWS; r++) {
-            uint8_t code = b->codes[g * ROWS + r];
+            uint8_t code = codes[r];
             float word = s->words[(code & 0x7f) * s->d + j];
             q[j * ROWS + r] = !(b->a[r] > 0) ? 0 : code & 0x80 ? -word : word;
         }
@@ -171,8 +167,8 @@ static void feed_error(struct band *b, int g, int first, int end)
     for (int i = 0; i < width * ROWS; i++)
         e[i] = b->a[i % ROWS] * q[i] - t[i];
     memset(x, 0, (size_t)width * ROWS * sizeof *x);
-    nearest_spread(s->nearest, s->inverse + (size_t)g * (size_t)(d * d), (size_t)d, width, e, width,
-                   x);
+    nearest_spread(s->nearest, s->feed.inverse + (size_t)g * (size_t)(d * d), (size_t)d, width, e,
+                   width, x);
     nearest_spread(s->nearest, s->k->u + (size_t)c * n + (size_t)after, n, end - after, x, width,
                    b->work + (size_t)(after - first) * ROWS);
 }
@@ -181,18 +177,20 @@ void band_feed(struct band *b, bool several)
 {
     const struct code_search *s = b->s;
     float over[ROWS];
-    reciprocals(b, over);
+    band_reciprocals(b, over);
     for (int first = 0; first < s->n; first = block_end(s, first)) {
-        int end = block_end(s, first);
+        int end = block_end(s, first), begin = curvature_begin(s->k, first);
         memcpy(b->work, b->t + (size_t)first * ROWS, (size_t)(end - first) * ROWS * sizeof *b->t);
-        if (first > 0)
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, end - first, ROWS, first, 1,
-                        s->k->u + first, s->n, b->x, ROWS, 1, b->work, ROWS);
+        if (begin < first)
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, end - first, ROWS, first - begin,
+                        1, s->k->u + (size_t)begin * (size_t)s->n + first, s->n,
+                        b->x + (size_t)begin * ROWS, ROWS, 1, b->work, ROWS);
         if (several)
-            band_beam(b, first, end, over);
+            band_beam(b, &s->feed, first, end, over, b->codes + (size_t)(first / s->d) * ROWS);
         for (int c = first; c < end; c += s->d) {
             if (several)
-                load_words(b, c / s->d);
+                band_words(b, c / s->d, b->codes + (size_t)(c / s->d) * ROWS,
+                           b->q + (size_t)c * ROWS);
             else
                 feed_choose(b, c / s->d, b->work + (size_t)(c - first) * ROWS, over);
             feed_error(b, c / s->d, first, end);
@@ -219,8 +217,8 @@ static bool descend_group(struct band *b, int g, const float *qh, const float ov
     for (int i = 0; i < width * ROWS; i++)
         y[i] = 2 * qh[i];
     nearest_spread(s->nearest, h, n, width, delta, width, y);
-    add_dots(delta, th, width, b->num);
-    add_dots(delta, y, width, b->den);
+    band_dots(delta, th, width, b->num);
+    band_dots(delta, y, width, b->den);
     return true;
 }
 
@@ -232,8 +230,8 @@ bool band_descend(struct band *b)
     bool changed = false;
     for (int first = 0; first < s->n; first = block_end(s, first)) {
         int end = block_end(s, first);
-        reciprocals(b, over);
-        multiply(s, first, end, 0, s->n, 1, b->q, 0, b->work);
+        band_reciprocals(b, over);
+        band_multiply(s, first, end, 0, s->n, 1, b->q, 0, b->work);
         for (int g = first / s->d, c = first; c < end; g++, c += s->d) {
             int after = c + group_width(s, g);
             if (!descend_group(b, g, b->work + (size_t)(c - first) * ROWS, over, delta))

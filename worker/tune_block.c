@@ -12,6 +12,7 @@
 #include "worker/kvcache.h"
 #include "worker/rope.h"
 #include "worker/tune_attention.h"
+#include "worker/tune_codes.h"
 #include "worker/tune_product.h"
 
 struct tune_block {
@@ -79,7 +80,7 @@ struct tune_vector tune_block_vector(const struct model_config *c, float *flat)
 {
     const struct widths n = widths_of(c);
     const size_t rows[TUNE_MATRICES] = {n.q, n.kv, n.kv, n.hidden, n.ffn, n.ffn, n.hidden};
-    struct tune_vector v;
+    struct tune_vector v = {.latents = {0}};
     for (int i = 0; i < TUNE_MATRICES; i++) {
         v.row[i] = flat;
         flat += rows[i];
@@ -345,12 +346,14 @@ static void forward(struct tune_block *t, const struct block_weights *w, const f
 
 /* Backward */
 
-/* Where the gradients of matrix i go. */
-static void add_rows(const struct tune_block *t, enum tune_matrix i, const float *dy,
-                     const float *y, size_t rows, const struct tune_vector *gradient,
-                     const struct tune_vector *energy)
+/* Gradients of matrix i, y = m x. Nothing written to x, y or dy before the next barrier. */
+static void add_rows(const struct tune_block *t, enum tune_matrix i, const struct matrix *m,
+                     const float *x, const float *dy, const float *y,
+                     const struct tune_vector *gradient, const struct tune_vector *energy)
 {
-    tune_row_gradient(dy, y, t->rows, (int)rows, gradient->row[i], energy ? energy->row[i] : NULL);
+    tune_row_gradient(dy, y, t->rows, m->rows, gradient->row[i], energy ? energy->row[i] : NULL);
+    if (gradient->latents[i])
+        tune_codes_gradient(m, dy, x, t->rows, gradient->latents[i]);
 }
 
 /* dx += the gradient of x from that of RMSNorm(x), t->d_normed, which is complete. Ends with a
@@ -376,7 +379,7 @@ static void ffn_backward(struct tune_block *t, const struct block_weights *w, fl
     size_t hidden = t->config->hidden, ffn = t->config->ffn;
     float *d_up = t->active;
     own_rows(t, &first, &end);
-    add_rows(t, TUNE_DOWN, dx, t->ffn_out, hidden, g, energy);
+    add_rows(t, TUNE_DOWN, &w->down.m[0], t->active, dx, t->ffn_out, g, energy);
     tune_product_backward(&w->down, (float *[]){dx}, t->rows, &t->tile, t->d_gate);
     for (int r = first; r < end; r++) {
         size_t at = (size_t)r * ffn;
@@ -384,8 +387,8 @@ static void ffn_backward(struct tune_block *t, const struct block_weights *w, fl
                              d_up + at);
     }
 #pragma omp barrier
-    add_rows(t, TUNE_GATE, t->d_gate, t->gate, ffn, g, energy);
-    add_rows(t, TUNE_UP, d_up, t->up, ffn, g, energy);
+    add_rows(t, TUNE_GATE, &w->gate_up.m[0], t->ffn_normed, t->d_gate, t->gate, g, energy);
+    add_rows(t, TUNE_UP, &w->gate_up.m[1], t->ffn_normed, d_up, t->up, g, energy);
     tune_product_backward(&w->gate_up, (float *[]){t->d_gate, d_up}, t->rows, &t->tile,
                           t->d_normed);
     tune_row_gradient(t->d_normed, t->ffn_normed, t->rows, (int)hidden, g->ffn_norm, NULL);
@@ -440,16 +443,16 @@ static void attention_half_backward(struct tune_block *t, const struct block_wei
                                     const float *x, float *dx, const struct tune_vector *g,
                                     const struct tune_vector *energy)
 {
-    const struct widths n = widths_of(t->config);
-    add_rows(t, TUNE_O, dx, t->attn_out, n.hidden, g, energy);
+    int hidden = (int)t->config->hidden;
+    add_rows(t, TUNE_O, &w->o.m[0], t->attended, dx, t->attn_out, g, energy);
     tune_product_backward(&w->o, (float *[]){dx}, t->rows, &t->tile, t->d_attended);
     attention_backward(t, w);
-    add_rows(t, TUNE_Q, t->d_q, t->q, n.q, g, energy);
-    add_rows(t, TUNE_K, t->d_k, t->k, n.kv, g, energy);
-    add_rows(t, TUNE_V, t->d_v, t->v, n.kv, g, energy);
+    add_rows(t, TUNE_Q, &w->qkv.m[0], t->attn_normed, t->d_q, t->q, g, energy);
+    add_rows(t, TUNE_K, &w->qkv.m[1], t->attn_normed, t->d_k, t->k, g, energy);
+    add_rows(t, TUNE_V, &w->qkv.m[2], t->attn_normed, t->d_v, t->v, g, energy);
     tune_product_backward(&w->qkv, (float *[]){t->d_q, t->d_k, t->d_v}, t->rows, &t->tile,
                           t->d_normed);
-    tune_row_gradient(t->d_normed, t->attn_normed, t->rows, (int)n.hidden, g->attn_norm, NULL);
+    tune_row_gradient(t->d_normed, t->attn_normed, t->rows, hidden, g->attn_norm, NULL);
     norm_backward(t, w->attn_norm, x, dx);
 }
 

@@ -22,12 +22,13 @@ enum tune_matrix {
 struct tune_vector {
     float *row[TUNE_MATRICES]; /* [rows of the matrix] */
     float *attn_norm, *ffn_norm; /* [hidden] */
+    float *latents[TUNE_MATRICES]; /* [tune_codes_size]; gradients only; NULL: not wanted */
 };
 
 /* How many parameters a block has. */
 size_t tune_block_size(const struct model_config *c);
 /* flat[tune_block_size] as the vectors of a block: rows of q, k, v, o, gate, up, down, then both
- * norms. */
+ * norms. No latents. */
 struct tune_vector tune_block_vector(const struct model_config *c, float *flat);
 /* Matrix i of a block. */
 struct matrix *tune_block_matrix(struct block_weights *w, enum tune_matrix i);
@@ -50,9 +51,10 @@ void tune_block_forward(struct tune_block *t, const struct block_weights *w, flo
                         uint32_t rows);
 
 /* x[rows][hidden]: what went into the block; dx[rows][hidden]: the gradient of what came out
- * becomes that of what went in. Adds to gradient, for every parameter p, d loss / d log p; and
- * to energy, unless NULL, for every row of a matrix the sum over tokens of (d loss / d y)^2, y
- * its output (norms: untouched). The forward pass is computed again. */
+ * becomes that of what went in. Adds to gradient, for every parameter p, d loss / d log p, and in
+ * the place of latents that of the weights (tune_codes_gradient); and to energy, unless NULL, for
+ * every row of a matrix the sum over tokens of (d loss / d y)^2, y its output (norms: untouched).
+ * The forward pass is computed again. */
 void tune_block_backward(struct tune_block *t, const struct block_weights *w, const float *x,
                          uint32_t rows, float *dx, const struct tune_vector *gradient,
                          const struct tune_vector *energy);

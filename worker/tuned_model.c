@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "worker/tune_codes.h"
 
 static size_t stage_floats(const struct tuned_model *m)
 {
@@ -21,12 +22,13 @@ static enum status allocate(struct tuned_model *m, struct error *e)
 }
 
 enum status tuned_model_open(struct tuned_model *m, const struct model_config *config,
-                             const struct block_weights *blocks, const float *rope_factors,
+                             struct block_weights *blocks, const float *rope_factors,
                              const struct tune_output *teacher, const struct tune_output *student,
-                             uint32_t context, int threads, struct error *e)
+                             uint32_t context, bool recode, int threads, struct error *e)
 {
     size_t room[PRODUCT_MAX] = {0};
-    *m = (struct tuned_model){.config = config, .blocks = blocks, .context = context};
+    *m = (struct tuned_model){
+        .config = config, .blocks = blocks, .context = context, .recode = recode};
     for (uint32_t b = 0; b < config->block_count; b++) {
         product_room(&blocks[b].qkv, room);
         product_room(&blocks[b].o, room);
@@ -50,6 +52,27 @@ void tuned_model_free(struct tuned_model *m)
 size_t tuned_model_size(const struct model_config *config)
 {
     return tune_block_size(config) * config->block_count + config->hidden;
+}
+
+size_t tuned_model_latents(struct block_weights *blocks, uint32_t block_count)
+{
+    size_t n = 0;
+    for (uint32_t b = 0; b < block_count; b++)
+        for (int k = 0; k < TUNE_MATRICES; k++)
+            n += tune_codes_size(tune_block_matrix(&blocks[b], (enum tune_matrix)k));
+    return n;
+}
+
+/* The gradients of block b in those of the whole model. */
+static struct tune_vector gradient_of(const struct tuned_model *m, float *gradient, uint32_t b)
+{
+    struct tune_vector g = tune_block_vector(m->config, gradient + b * tune_block_size(m->config));
+    float *at = gradient + tuned_model_size(m->config) + tuned_model_latents(m->blocks, b);
+    for (int k = 0; m->recode && k < TUNE_MATRICES; k++) {
+        g.latents[k] = at;
+        at += tune_codes_size(tune_block_matrix(&m->blocks[b], (enum tune_matrix)k));
+    }
+    return g;
 }
 
 float *tuned_model_input(struct tuned_model *m)
@@ -77,7 +100,7 @@ enum status tuned_model_backward(struct tuned_model *m, const float *teacher_x, 
             "the compressed model runs out of range while it is tuned: use more bits, or a lower "
             "rate in --recipe");
     for (uint32_t b = blocks; b-- > 0;) {
-        struct tune_vector g = tune_block_vector(m->config, gradient + b * size);
+        struct tune_vector g = gradient_of(m, gradient, b);
         tune_block_backward(m->block, &m->blocks[b], m->x + b * stage, rows, m->dx, &g, NULL);
         TRY(alive ? alive(self, e) : OK);
     }

@@ -11,13 +11,17 @@
 #include "worker/calibrated.h"
 #include "worker/compress.h"
 #include "worker/probe.h"
+#include "worker/queue.h"
 #include "worker/slice.h"
+#include "worker/source.h"
 
 #define JOBS 2
 
 struct worker {
     struct loop *loop;
     struct slice_job *slices[JOBS];
+    struct source *source; /* of a compression */
+    struct queue probe;    /* a MSG_CALIB that asks for measurements, until the source is there */
     struct compress_job *compress;
     struct calibrated *calibrated;
     int turn; /* which slice is asked first */
@@ -34,20 +38,49 @@ static enum status handle_assign(struct worker *w, const struct msg_assign *a, s
 
 static enum status handle_compress(struct worker *w, const struct msg_compress *m, struct error *e)
 {
+    FAIL_IF(!w->source, e, ERR_PEER, "asked to compress before a model was named");
     affinity_widen((int)m->threads);
     if (w->calibrated)
         TRY(calibrated_units(w->calibrated, m, e));
-    return compress_add(&w->compress, w->loop, m, e);
+    return compress_add(&w->compress, w->loop, w->source, m, e);
+}
+
+static enum status accept_probe(struct worker *w, struct message *m, struct error *e)
+{
+    TRY(probe_want(w->source, m, e));
+    return queue_put(&w->probe, m, e);
+}
+
+static enum status step_probe(struct worker *w, bool *busy, struct error *e)
+{
+    if (queue_empty(&w->probe) || !source_ready(w->source))
+        return OK;
+    struct message *m = queue_take(&w->probe);
+    enum status status = probe_run(w->loop, w->source, m, e);
+    queue_release(m);
+    *busy = true;
+    return status;
+}
+
+static enum status handle_source(struct worker *w, const struct message *m, struct error *e)
+{
+    if (m->kind == MSG_SOURCE) {
+        FAIL_IF(w->source, e, ERR_PEER, "a second model was named");
+        return source_open(&w->source, w->loop, m, e);
+    }
+    FAIL_IF(!w->source, e, ERR_PEER, "a piece of a model came before it was named");
+    return source_take(w->source, m, e);
 }
 
 static enum status handle_calibrated(struct worker *w, struct message *m, struct error *e)
 {
     if (m->kind == MSG_CALIB) {
-        FAIL_IF(w->calibrated, e, ERR_PEER, "a second calibration text came");
+        FAIL_IF(w->calibrated || !w->source, e, ERR_PEER,
+                "a calibration text came twice, or before a model was named");
         affinity_widen((int)m->calib.threads);
         if (m->calib.probe)
-            return probe_run(w->loop, m, e);
-        return calibrated_create(&w->calibrated, w->loop, m, e);
+            return accept_probe(w, m, e);
+        return calibrated_create(&w->calibrated, w->loop, w->source, m, e);
     }
     FAIL_IF(!w->calibrated, e, ERR_PEER, "rank %d sent a message of kind %d before any text",
             m->peer, (int)m->kind);
@@ -59,6 +92,8 @@ static enum status handle(void *self, struct message *m, struct error *e)
     struct worker *w = self;
     if (m->kind == MSG_ASSIGN)
         return handle_assign(w, &m->assign, e);
+    if (m->kind == MSG_SOURCE || m->kind == MSG_FETCHED)
+        return handle_source(w, m, e);
     if (m->kind == MSG_COMPRESS)
         return handle_compress(w, &m->compress, e);
     if (m->kind == MSG_CALIB || m->kind == MSG_MOMENTS || m->kind == MSG_PART ||
@@ -83,6 +118,9 @@ static enum status step(void *self, bool *busy, struct error *e)
         if (*busy)
             w->turn = (w->turn + i + 1) % JOBS;
     }
+    if (w->source)
+        TRY(source_step(w->source, busy, e));
+    TRY(step_probe(w, busy, e));
     if (!*busy && w->compress)
         TRY(compress_step(w->compress, busy, e));
     return !*busy && w->calibrated ? calibrated_step(w->calibrated, busy, e) : OK;
@@ -120,6 +158,8 @@ void worker_free(struct worker *w)
         slice_free(w->slices[i]);
     compress_free(w->compress);
     calibrated_free(w->calibrated);
+    queue_clear(&w->probe);
+    source_close(w->source);
     w->loop->worker = (struct endpoint){0};
     free(w);
 }

@@ -52,7 +52,7 @@ static float *floats(size_t count)
 static struct curvature chain(int n, double rho)
 {
     size_t cols = (size_t)n;
-    struct curvature k = {.n = n, .h = floats(cols * cols), .u = floats(cols * cols)};
+    struct curvature k = {.n = n, .width = n, .h = floats(cols * cols), .u = floats(cols * cols)};
     double left = 1 / sqrt(1 - rho * rho);
     for (size_t i = 0; i < cols; i++) {
         for (size_t j = 0; j < cols; j++) {

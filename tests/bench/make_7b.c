@@ -1,12 +1,14 @@
 /* Writes a Hugging Face folder of generated weights in the shape of a published model: for timing
  * and memory at full size, without a download. It says nothing sensible.
  *
- *     make_7b TOKENIZER_FOLDER OUT_FOLDER [--blocks N] [--shape NAME] [--seed N] [--shard-mb N]
+ *     make_7b TOKENIZER_FOLDER OUT_FOLDER [--blocks N] [--shape NAME] [--seed N] [--shard-mb N] [--empty]
  *
  * The shape is mistral-7b unless another that sbit bench model knows is named; --blocks keeps only
  * the first N blocks (436 MB each), which are the same ones whatever N is. Weights are bfloat16 in
  * shards with an index, names and sizes as published; the tokenizer is that of TOKENIZER_FOLDER
- * (models/demo), whose vocabulary may be smaller. The same arguments give the same files.
+ * (models/demo), whose vocabulary may be smaller. The same arguments give the same files. With --empty
+ * no weights are written: the files have their sizes and take no room, which is enough for what reads
+ * headers only (sbit compress --dry-run --calib none).
  *
  * A weight is a Gaussian number times a scale of its row and one of its column, both log-normal,
  * so that columns differ in importance as those of trained models do; rows have the variance
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/exactmath.h"
 #include "common/mem.h"
@@ -34,6 +37,7 @@
 struct arguments {
     const char *tokenizer, *out, *shape;
     uint64_t blocks, seed, shard_mb;
+    bool empty;
 };
 
 struct entry { /* a tensor to be written */
@@ -261,6 +265,21 @@ static char *make_header(const struct plan *p, uint32_t shard)
     return text;
 }
 
+static bool write_tensors(struct plan *p, uint32_t shard, FILE *file)
+{
+    off_t bytes = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct entry *t = &p->entries[i];
+        if (t->shard != shard)
+            continue;
+        if (!p->a.empty && !write_tensor(p, t, file))
+            return false;
+        bytes += (off_t)(t->rows * t->cols * sizeof *p->row);
+    }
+    return !p->a.empty ||
+           (fflush(file) == 0 && ftruncate(fileno(file), ftello(file) + bytes) == 0);
+}
+
 static enum status write_shard(struct plan *p, uint32_t shard, struct error *e)
 {
     char name[64], *header = make_header(p, shard);
@@ -275,10 +294,7 @@ static enum status write_shard(struct plan *p, uint32_t shard, struct error *e)
     bool good = fwrite(&size, sizeof size, 1, file) == 1;
     good = fprintf(file, "%-*s", (int)size, header) == (int)size && good;
     free(header);
-    for (uint32_t i = 0; i < p->n && good; i++) {
-        if (p->entries[i].shard == shard)
-            good = write_tensor(p, &p->entries[i], file);
-    }
+    good = good && write_tensors(p, shard, file);
     return finish(p, file, name, good, e);
 }
 
@@ -366,6 +382,10 @@ static bool parse(struct arguments *a, int argc, char **argv)
         } options[] = {
             {"--blocks", &a->blocks}, {"--seed", &a->seed}, {"--shard-mb", &a->shard_mb}};
         const char *value = argv[i][0] == '-' && i + 1 < argc ? argv[i + 1] : NULL;
+        if (!strcmp(argv[i], "--empty")) {
+            a->empty = true;
+            continue;
+        }
         bool known = value && !strcmp(argv[i], "--shape");
         if (known)
             a->shape = value;
@@ -396,7 +416,7 @@ int main(int argc, char **argv)
     struct plan p = {0};
     if (!parse(&p.a, argc, argv)) {
         fprintf(stderr, "make_7b TOKENIZER_FOLDER OUT_FOLDER [--blocks N] [--shape NAME] "
-                        "[--seed N] [--shard-mb N]\n");
+                        "[--seed N] [--shard-mb N] [--empty]\n");
         return 2;
     }
     enum status status = make(&p, &e);

@@ -44,8 +44,10 @@ for type in code q8_0 q4_0 q2_0 q1_0 f16 bf16 f32; do
 done
 for bits in 0.5 2 3 4; do model 0 --bits $bits; done
 model 0 --embeddings f16 --batch 5 --ctx 100
-[ "$(find cache -name '*.gguf' | wc -l)" -eq 13 ] || { fail "not 13 models in the cache:"; ls cache; }
-[ "$(find cache -type f | wc -l)" -eq 13 ] || fail "something else is left in the cache"
+model 0 --embeddings code4
+model 0 --type q4_0 --embeddings code2.67
+[ "$(find cache -name '*.gguf' | wc -l)" -eq 15 ] || { fail "not 15 models in the cache:"; ls cache; }
+[ "$(find cache -type f | wc -l)" -eq 15 ] || fail "something else is left in the cache"
 
 # The file is a model like any other, whose numbers are finite.
 "$SBIT" inspect cache/random1-demo-code8-q8_0.gguf >out.txt 2>err.txt || { fail inspect; cat err.txt; }

@@ -33,31 +33,44 @@ better() {
 }
 
 # One file, whoever makes it.
-for method in code q4_0; do
-    make one 0 --method $method --threads 1 "${FEW[@]}"
+for asked in "--bits 4" "--method q4_0"; do # 4 bits: codes, q4_0 and q8_0
+    read -r -a asked <<<"$asked"
+    make one 0 "${asked[@]}" --threads 1 "${FEW[@]}"
     want=$(sha256sum <one.gguf)
-    for way in "0 2" "1 2" "2 1" "3 1" "5 1"; do
+    for way in "0 2" "3 1" "5 1"; do
         read -r n threads <<<"$way"
-        make other "$n" --method $method --threads "$threads" "${FEW[@]}"
-        cmp one.gguf other.gguf || fail "method $method: $n ranks of $threads threads make another file"
+        make other "$n" "${asked[@]}" --threads "$threads" "${FEW[@]}"
+        cmp one.gguf other.gguf || fail "${asked[*]}: $n ranks of $threads threads make another file"
     done
-    note "method $method: $want"
+    note "${asked[*]}: $want"
 done
+
+# So with embeddings of codes, which the student's stream begins with; they cost little.
+make one 0 --embeddings code4 --threads 1 "${FEW[@]}"
+make other 3 --embeddings code4 --threads 2 "${FEW[@]}"
+cmp one.gguf other.gguf || fail "--embeddings code4: 3 ranks make another file"
+"$SBIT" inspect one.gguf >out.txt && grep -q '^    token_embd  *code *2 *4[.]' out.txt || { fail "no embeddings of 4 bits"; cat out.txt; }
 
 # Each step of the recipe. One bit: where errors are large.
 make plain 0 --bits 1 --calib none
 make whole 0 --bits 1 "${FEW[@]}"
-make none 0 --bits 1 --recipe qep=0,feedback=0,descent=0 "${FEW[@]}"
+make none 0 --bits 1 --recipe qep=0,feedback=0,descent=0,joint=0 "${FEW[@]}"
 make no_qep 0 --bits 1 --recipe qep=0 "${FEW[@]}"
-make no_search 0 --bits 1 --recipe feedback=0,descent=0 "${FEW[@]}"
+make no_search 0 --bits 1 --recipe feedback=0,descent=0,joint=0 "${FEW[@]}"
 better whole plain 0.5 "calibrated against uncalibrated"
 better whole no_qep 0.9 "with the correction for the compressed prefix"
 better whole no_search 0.95 "with feedback and descent"
 better no_qep none 0.9 "with feedback and descent, no correction"
 
-make distilled 0 --bits 1 --distill 1 "${FEW[@]}"
-better distilled whole 0.96 "with distillation"
-make distilled3 3 --bits 1 --distill 1 "${FEW[@]}"
+# So many steps that codes can change: one window each.
+make scales 0 --bits 1 --distill 3 --recipe batch=1,recode=0 "${FEW[@]}"
+make recoded 0 --bits 1 --distill 3 --recipe batch=1 "${FEW[@]}"
+better scales whole 0.96 "with row scales and norms distilled"
+better recoded scales 0.97 "with codes chosen anew"
+make distilled 0 --bits 1 --distill 1 --threads 1 "${FEW[@]}"
+make distilled2 0 --bits 1 --distill 1 --threads 2 "${FEW[@]}"
+cmp distilled.gguf distilled2.gguf || fail "two threads distil another file"
+make distilled3 3 --bits 1 --distill 1 --threads 1 "${FEW[@]}"
 cmp distilled.gguf distilled3.gguf || fail "three ranks distil another file"
 
 # Standard types: the same bytes say more.
@@ -68,4 +81,6 @@ for method in q4_0 q2_0 q1_0; do
 done
 make code2 0 --bits 2 "${FEW[@]}"
 better code2 q2_0 0.8 "codes of 2 bits against q2_0 at 2.25"
+make mixed 0 --bits 4.5 "${FEW[@]}"
+better mixed q4_0 0.97 "codes and standard types for 4.5 bits against q4_0 alone"
 finish

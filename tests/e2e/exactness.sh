@@ -61,13 +61,14 @@ check_all() {
 }
 
 make code1 --method code --bits 1 --calib none
-make code2.5 --method code --bits 2.5 --calib none
+make code5 --method code --bits 5 --calib none # and standard types
 make sign --method sign
 make q8_0 --method q8_0 --calib none
 make q4_0 --method q4_0 --calib none
+make coded --method code --bits 1.5 --embeddings code2.67 --calib none
 note "kernel levels: $CPUS"
 KV=f16
-for model in "$DEMO" code1.gguf code2.5.gguf sign.gguf q8_0.gguf q4_0.gguf; do
+for model in "$DEMO" code1.gguf code5.gguf sign.gguf q8_0.gguf coded.gguf q4_0.gguf; do
     check_all "$model"
 done
 half=$WANT

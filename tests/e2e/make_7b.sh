@@ -33,6 +33,17 @@ for model in all two two.gguf; do
     # Logits of about Gaussian size say nothing about 2048 tokens.
     awk -v p="$perplexity" 'BEGIN { exit !(p > 200 && p < 200000) }' || fail "$model: perplexity $perplexity"
 done
+# Without weights: the same sizes, no room on the disk.
+generate empty --empty
+for file in all/*; do
+    [ "$(stat -c %s "$file")" = "$(stat -c %s "empty/${file#all/}")" ] || fail "$file has another size with --empty"
+done
+[ "$(du -s --block-size=1 empty | cut -f 1)" -lt 1500000 ] || fail "--empty takes room"
+"$SBIT" compress empty -o no.gguf --calib none --dry-run >out.txt 2>err.txt || { cat err.txt; fail "--dry-run of an empty folder"; }
+"$SBIT" compress all -o all8.gguf --calib none >log 2>&1 || { cat log; fail "compress all"; }
+size=$(stat -c %s all8.gguf)
+grep -q "the whole file: $(awk -v s="$size" 'BEGIN { printf "%.1f MB", s / 1e6 }'), .* times smaller than F32" out.txt ||
+    { cat out.txt; fail "--dry-run tells another size than the $size bytes written"; }
 "$SBIT" run two -p "Once upon" -n 4 --temp 0 >out.txt 2>err.txt || { cat err.txt; fail "run"; }
 "$TOOLS/make_7b" "$ROOT/models/demo" bad --shape nonsense 2>err.txt && fail "accepts any shape"
 grep -q 'there is no shape' err.txt || { fail "no sentence about shapes but:"; cat err.txt; }

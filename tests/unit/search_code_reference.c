@@ -66,6 +66,7 @@ struct curvature *reference_curvature(int n, double power, double shrink, double
     struct curvature *k = calloc(1, sizeof *k);
     double *r = rotation(n, random), mean = 0;
     *k = (struct curvature){.n = n,
+                            .width = n,
                             .h = calloc((size_t)n * (size_t)n, sizeof(float)),
                             .u = calloc((size_t)n * (size_t)n, sizeof(float))};
     for (int i = 0; i < n; i++)
@@ -369,11 +370,91 @@ static bool descend(const struct codebook *book, const struct curvature *k, cons
     return changed;
 }
 
+static struct curvature part_of(const struct curvature *k, int first, int width)
+{
+    struct curvature part = {.n = width,
+                             .width = width,
+                             .h = calloc((size_t)(width * width), sizeof(float)),
+                             .u = calloc((size_t)(width * width), sizeof(float))};
+    for (int i = 0; i < width; i++)
+        for (int j = 0; j < width; j++)
+            part.h[i * width + j] = k->h[(first + i) * k->n + first + j];
+    factor(&part);
+    return part;
+}
+
+/* t[width] = a q + H_BB^-1 ((t - a q) H)_B */
+static void block_target(const struct codebook *book, const struct curvature *k,
+                         const struct curvature *part, const float *target, int first, double a,
+                         const uint8_t *codes, double *t)
+{
+    int n = k->n, width = part->n;
+    double *q = words_of(book, n, codes, a), *white = calloc((size_t)width, sizeof *white);
+    for (int j = 0; j < width; j++) {
+        double image = 0;
+        for (int i = 0; i < n; i++)
+            image += ((double)target[i] - a * q[i]) * (double)k->h[i * n + first + j];
+        for (int i = 0; i <= j; i++)
+            white[i] += (double)part->u[i * width + j] * image;
+        t[j] = a * q[first + j];
+    }
+    for (int i = 0; i < width; i++)
+        for (int j = i; j < width; j++)
+            t[j] += (double)part->u[i * width + j] * white[i];
+    free(white);
+    free(q);
+}
+
+/* One pass of the joint search: feedback inside each block of columns, all others given, taken
+ * where the loss falls. Returns whether any was. */
+static bool joint(const struct codebook *book, const struct curvature *k, const float *target,
+                  int block, double *a, uint8_t *codes)
+{
+    int n = k->n, groups = groups_of(book, n);
+    uint8_t *trial = malloc((size_t)groups);
+    bool changed = false;
+    for (int first = 0; first < n; first += block) {
+        int width = n - first < block ? n - first : block;
+        struct curvature part = part_of(k, first, width);
+        double *t = calloc((size_t)width, sizeof *t);
+        double loss = reference_loss(book, k, target, codes, *a);
+        block_target(book, k, &part, target, first, *a, codes, t);
+        memcpy(trial, codes, (size_t)groups);
+        feed(book, &part, t, *a, PATHS, TRIALS, trial + first / (int)book->d);
+        if (reference_loss(book, k, target, trial, *a) < loss * (1 - 1e-7)) {
+            memcpy(codes, trial, (size_t)groups);
+            changed = true;
+        }
+        *a = f16(reference_scale(book, k, target, codes));
+        free(t);
+        free(part.h);
+        free(part.u);
+    }
+    free(trial);
+    return changed;
+}
+
+/* Passes of descent, those of the joint search after the first. */
+static void descend_all(const struct codebook *book, const struct curvature *k,
+                        const struct recipe *recipe, const float *target, double *a, uint8_t *codes)
+{
+    int block = 128 - 128 % (int)book->d;
+    uint32_t passes = 0;
+    for (; passes < 1 && passes < recipe->descent; passes++)
+        descend(book, k, target, block, a, codes);
+    for (uint32_t i = 0; i < recipe->joint; i++)
+        if (!joint(book, k, target, block, a, codes))
+            break;
+    for (; passes < recipe->descent; passes++)
+        if (!descend(book, k, target, block, a, codes))
+            break;
+}
+
 void reference_search(const struct codebook *book, const struct curvature *k,
                       const struct recipe *recipe, const float *target, uint8_t *codes,
                       struct reference_row *out)
 {
-    int n = k->n, d = (int)book->d;
+    int n = k->n;
     double *t = doubles(target, n), square = 0;
     for (int j = 0; j < n; j++)
         square += t[j] * t[j] / n;
@@ -389,9 +470,7 @@ void reference_search(const struct codebook *book, const struct curvature *k,
         a = f16(reference_scale(book, k, target, codes));
     }
     out->fed = reference_loss(book, k, target, codes, a);
-    for (uint32_t i = 0; i < recipe->descent; i++)
-        if (!descend(book, k, target, 128 - 128 % d, &a, codes))
-            break;
+    descend_all(book, k, recipe, target, &a, codes);
     out->final = reference_loss(book, k, target, codes, a);
     out->scale = a;
     out->best_scale = reference_scale(book, k, target, codes);

@@ -16,6 +16,7 @@
 #include "tests/unit/test_files.h"
 #include "worker/layer.h"
 #include "worker/quantise_blocks.h"
+#include "worker/quantise_code.h"
 #include "worker/student.h"
 
 #define DEMO SBIT_SOURCE_DIR "/models/demo"
@@ -54,13 +55,13 @@ static void run_all(struct calib *c, const struct weights *w, bool student)
 }
 
 static struct calib *create(const struct weights *w, const struct fixture_text *t,
-                            enum dtype embeddings, bool student, int threads, bool on_disk)
+                            struct row_form embeddings, bool student, int threads, bool on_disk)
 {
     struct calib *c;
     struct error e = {0};
-    test_ok(calib_create(&c, w, &t->text, 0, MOMENT_LANES, embeddings, student, threads, on_disk,
-                         &e),
-            &e);
+    test_ok(
+        calib_create(&c, w, &t->text, 0, MOMENT_LANES, embeddings, student, threads, on_disk, &e),
+        &e);
     return c;
 }
 
@@ -99,7 +100,8 @@ static void teacher_is_inference(void **state)
     inference_open(&m, DEMO, 512, 64);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){300, 1, 257, 40}, m.weights->config.vocab);
     for (int threads = 1; threads <= 2; threads++) {
-        struct calib *c = create(m.weights, &t, DTYPE_F32, false, threads, threads == 2);
+        struct calib *c =
+            create(m.weights, &t, (struct row_form){UNIT_F32, 0}, false, threads, threads == 2);
         run_all(c, m.weights, false);
         check_final(c, &m, &t, false);
         calib_free(c);
@@ -114,7 +116,7 @@ static void folder_student_is_close(void **state)
     struct fixture_text t;
     struct weights *w = fixture_model(DEMO);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){64, 7}, w->config.vocab);
-    struct calib *c = create(w, &t, DTYPE_F32, true, 2, false);
+    struct calib *c = create(w, &t, (struct row_form){UNIT_F32, 0}, true, 2, false);
     run_all(c, w, true);
     uint32_t rows;
     double error = 0, size = 0;
@@ -140,7 +142,8 @@ static void same_matrices_same_bits(void **state)
         random_model_write(PATH, &config, dtypes[f / FAMILIES], SEED);
         inference_open(&m, PATH, 64, 7);
         fixture_text(&t, (uint32_t[WINDOWS_MAX]){12, 1, 3, 20}, config.vocab);
-        struct calib *c = create(m.weights, &t, DTYPE_F32, true, 1 + f % 2, f % 4 > 1);
+        struct calib *c =
+            create(m.weights, &t, (struct row_form){UNIT_F32, 0}, true, 1 + f % 2, f % 4 > 1);
         run_all(c, m.weights, true);
         check_final(c, &m, &t, false);
         check_final(c, &m, &t, true);
@@ -217,7 +220,7 @@ static void student_is_inference(void **state)
     random_model_write(PATH, &fixture_plain, DTYPE_F16, SEED);
     inference_open(&m, PATH, 64, 7);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){12, 1, 3, 20}, fixture_plain.vocab);
-    struct calib *c = create(m.weights, &t, DTYPE_Q8_0, true, 2, true);
+    struct calib *c = create(m.weights, &t, (struct row_form){UNIT_Q8_0, 0}, true, 2, true);
     for (uint32_t b = 0; b < 2; b++) {
         test_ok(calib_block(c, b, &e), &e);
         for (int step = 0; step < CALIB_STEPS; step++) {
@@ -243,45 +246,56 @@ static void student_is_inference(void **state)
     inference_close(&m);
 }
 
-/* What a row of embeddings of that type is to inference. */
-static void check_embedding(const struct weights *w, uint32_t token, enum dtype dtype,
-                            enum matrix_type type, const float *got)
+/* The row of embeddings of a token in that form, as inference reads it from a file. */
+static void stored_row(const struct weights *w, uint32_t token, struct row_form form,
+                       float want[64])
 {
+    static const enum matrix_type types[] = {
+        [UNIT_CODE] = MATRIX_CODE, [UNIT_F32] = MATRIX_F32,   [UNIT_F16] = MATRIX_F16,
+        [UNIT_BF16] = MATRIX_BF16, [UNIT_Q8_0] = MATRIX_Q8_0, [UNIT_Q4_0] = MATRIX_Q4_0};
+    static uint8_t encoded[64 * 64];
     struct row_error ignored;
     struct error e = {0};
-    float row[64], want[64];
-    uint8_t encoded[64 * 4];
+    float row[64];
+    uint16_t scale;
     const struct tensor *t = weights_find(w, "token_embd.weight");
     test_ok(weights_rows_f32(t, token, 1, row, &e), &e);
-    assert_true(blocks_encode_row(dtype, row, 64, encoded, &ignored));
-    struct matrix m = {.type = type, .rows = 1, .cols = 64, .data = encoded};
-    kernels.row[type](&m, 0, want);
-    assert_memory_equal(got, want, sizeof want);
+    struct matrix m = {.type = types[form.method], .rows = 1, .cols = 64, .data = encoded};
+    if (form.method == UNIT_CODE) {
+        struct code_encoder *encoder;
+        float room[512];
+        test_ok(code_encoder_create(&encoder, codebook_for(form.d), 64, NULL, &e), &e);
+        assert_true(code_encoder_scratch(encoder) <= 512);
+        assert_true(code_encode_row(encoder, row, room, encoded, 64, &scale, &ignored));
+        code_encoder_free(encoder);
+        m.d = (int)form.d;
+        m.codebook = codebook_for(form.d)->vector;
+        m.out = &scale;
+    } else {
+        assert_true(blocks_encode_row(form_dtype(form.method), row, 64, encoded, &ignored));
+    }
+    kernels.row[m.type](&m, 0, want);
 }
 
 static void embeddings_as_stored(void **state)
 {
     (void)state;
-    static const struct {
-        enum dtype dtype;
-        enum matrix_type type;
-    } types[] = {{DTYPE_F32, MATRIX_F32},
-                 {DTYPE_F16, MATRIX_F16},
-                 {DTYPE_BF16, MATRIX_BF16},
-                 {DTYPE_Q8_0, MATRIX_Q8_0},
-                 {DTYPE_Q4_0, MATRIX_Q4_0}};
+    static const struct row_form forms[] = {{UNIT_F32, 0},  {UNIT_F16, 0},  {UNIT_BF16, 0},
+                                            {UNIT_Q8_0, 0}, {UNIT_Q4_0, 0}, {UNIT_CODE, 2},
+                                            {UNIT_CODE, 3}, {UNIT_CODE, 16}};
     struct fixture_text t;
     random_model_write(PATH, &fixture_plain, DTYPE_F32, SEED);
     struct weights *w = fixture_model(PATH);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){30, 9}, w->config.vocab);
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        struct calib *c = create(w, &t, types[i].dtype, true, 1, false);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct calib *c = create(w, &t, forms[i], true, 1, false);
         uint32_t rows;
+        float want[64];
         for (uint32_t r = 0; r < 30; r++) {
-            check_embedding(w, t.tokens[r], DTYPE_F32, MATRIX_F32,
-                            hidden(c, 0, false, &rows) + r * 64);
-            check_embedding(w, t.tokens[r], types[i].dtype, types[i].type,
-                            hidden(c, 0, true, &rows) + r * 64);
+            stored_row(w, t.tokens[r], (struct row_form){UNIT_F32, 0}, want);
+            assert_memory_equal(hidden(c, 0, false, &rows) + r * 64, want, sizeof want);
+            stored_row(w, t.tokens[r], forms[i], want);
+            assert_memory_equal(hidden(c, 0, true, &rows) + r * 64, want, sizeof want);
         }
         calib_free(c);
     }
@@ -404,7 +418,8 @@ static void observed_moments(void **state)
         random_model_write(PATH, &config, DTYPE_F16, SEED);
         inference_open(&s.m, PATH, 64, 64);
         fixture_text(&s.t, (uint32_t[WINDOWS_MAX]){12, 1, 3, 20}, config.vocab);
-        struct calib *c = create(s.m.weights, &s.t, DTYPE_Q4_0, student, 2, student);
+        struct calib *c =
+            create(s.m.weights, &s.t, (struct row_form){UNIT_Q4_0, 0}, student, 2, student);
         for (uint32_t j = 0; j < 2 * s.t.text.windows; j++) {
             uint32_t rows, w = j / 2;
             const float *x = hidden(c, w, student && j % 2, &rows);
@@ -469,7 +484,8 @@ static void sums_on(int ranks, const struct fixture_text *t, float *out)
     struct calib *c[RANKS_MAX];
     for (int r = 0; r < ranks; r++)
         test_ok(calib_create(&c[r], w, &t->text, moments_first_lane(r, ranks),
-                             moments_first_lane(r + 1, ranks), DTYPE_Q4_0, true, 1, r % 2 == 1, &e),
+                             moments_first_lane(r + 1, ranks), (struct row_form){UNIT_Q4_0, 0},
+                             true, 1, r % 2 == 1, &e),
                 &e);
     for (int i = 0; i < SUMS; i++, out += SUM_FLOATS) {
         enum calib_step step = (enum calib_step)(i % CALIB_STEPS);
@@ -511,6 +527,14 @@ static void same_sums_on_any_ranks(void **state)
     free(got);
 }
 
+static enum status open_text(struct calib **c, const struct weights *w,
+                             const struct fixture_text *t, enum unit_method embeddings,
+                             struct error *e)
+{
+    return calib_create(c, w, &t->text, 0, MOMENT_LANES, (struct row_form){embeddings, 0}, true, 1,
+                        false, e);
+}
+
 static void bad_texts_are_refused(void **state)
 {
     (void)state;
@@ -521,21 +545,19 @@ static void bad_texts_are_refused(void **state)
     struct weights *w = fixture_model(PATH);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){6, 3}, fixture_plain.vocab);
     t.tokens[7] = fixture_plain.vocab;
-    test_refused(calib_create(&c, w, &t.text, 0, MOMENT_LANES, DTYPE_F32, true, 1, false, &e),
-                 ERR_USAGE, &e, "token 96");
+    test_refused(open_text(&c, w, &t, UNIT_F32, &e), ERR_USAGE, &e, "token 96");
     t.tokens[7] = 0;
     t.length[1] = 7;
     memset(&e, 0, sizeof e);
-    test_refused(calib_create(&c, w, &t.text, 0, MOMENT_LANES, DTYPE_F32, true, 1, false, &e),
-                 ERR_USAGE, &e, "window 1 has 7 tokens");
+    test_refused(open_text(&c, w, &t, UNIT_F32, &e), ERR_USAGE, &e, "window 1 has 7 tokens");
     t.length[1] = 0;
     memset(&e, 0, sizeof e);
-    test_refused(calib_create(&c, w, &t.text, 0, MOMENT_LANES, DTYPE_F32, true, 1, false, &e),
-                 ERR_USAGE, &e, "window 1 has 0 tokens");
+    test_refused(open_text(&c, w, &t, UNIT_F32, &e), ERR_USAGE, &e, "window 1 has 0 tokens");
     t.length[1] = 3;
     memset(&e, 0, sizeof e);
-    test_refused(calib_create(&c, w, &t.text, 0, MOMENT_LANES, DTYPE_Q1_0, true, 1, false, &e),
-                 ERR_UNSUPPORTED, &e, "embeddings");
+    test_refused(open_text(&c, w, &t, UNIT_Q1_0, &e), ERR_UNSUPPORTED, &e, "embeddings");
+    memset(&e, 0, sizeof e);
+    test_refused(open_text(&c, w, &t, UNIT_CODE, &e), ERR_UNSUPPORTED, &e, "codes of 0 weights");
     weights_close(w);
 }
 
@@ -569,7 +591,7 @@ static enum status observe_all(bool student, bool huge, int *step, struct error 
     for (size_t i = 0; i < 64 * 64; i++)
         large[i] = i % 2 ? 3e38f : -3e38f;
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){6, 3}, w->config.vocab);
-    struct calib *c = create(w, &t, DTYPE_F32, student, 1, false);
+    struct calib *c = create(w, &t, (struct row_form){UNIT_F32, 0}, student, 1, false);
     for (uint32_t b = 0; b < 2 && status == OK; b++) {
         test_ok(calib_block(c, b, e), e);
         if (student)
@@ -619,7 +641,7 @@ static void values_out_of_range_are_refused(void **state)
     struct weights *w = fixture_model(PATH);
     struct fixture_text t;
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){6, 3}, w->config.vocab);
-    struct calib *c = create(w, &t, DTYPE_F32, true, 1, false);
+    struct calib *c = create(w, &t, (struct row_form){UNIT_F32, 0}, true, 1, false);
     test_refused(calib_block(c, 0, &e), ERR_FORMAT, &e, "blk.0.attn_norm.weight");
     calib_free(c);
     weights_close(w);
@@ -637,7 +659,9 @@ static void no_windows(void **state)
     random_model_write(PATH, &fixture_plain, DTYPE_F16, SEED);
     struct weights *w = fixture_model(PATH);
     fixture_text(&t, (uint32_t[WINDOWS_MAX]){6, 3}, fixture_plain.vocab);
-    test_ok(calib_create(&c, w, &t.text, 9, MOMENT_LANES, DTYPE_Q8_0, true, 2, true, &e), &e);
+    test_ok(calib_create(&c, w, &t.text, 9, MOMENT_LANES, (struct row_form){UNIT_Q8_0, 0}, true, 2,
+                         true, &e),
+            &e);
     assert_int_equal(calib_windows(c), 0);
     test_ok(calib_block(c, 0, &e), &e);
     int cols = calib_cols(c, CALIB_QKV);

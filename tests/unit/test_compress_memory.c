@@ -77,7 +77,7 @@ static void open_setting(struct setting *s, uint64_t available, uint64_t ram)
     }
     s->options.ram = ram;
     s->cluster = (struct cluster){.options = &s->options, .size = RANKS, .hello = s->hello};
-    s->job = (struct memory_job){&s->source, s->units, UNITS, false, &s->recipe, &s->text};
+    s->job = (struct memory_job){&s->source, s->units, UNITS, false, &s->recipe, &s->text, 1, NULL};
 }
 
 static struct rank_memory *plan(const struct setting *s)
@@ -181,6 +181,35 @@ static void full_moments_are_counted(void **state)
     assert_int_equal(m.moments, 5 * square);
 }
 
+/* What the measuring pass goes back through: all of it where moments are full, less where they are not. */
+static void samples_depend_on_ram_alone(void **state)
+{
+    struct model_config config = shape();
+    struct calib_samples s = calib_samples(&config, 512, 0);
+    struct calib_job job = job_of(&config);
+    struct calib_memory full, scarce;
+    (void)state;
+    assert_true(s.lanes == 16 && s.rows == 512);
+    s = calib_samples(&config, 512, 1);
+    assert_true(s.lanes == 16 && s.rows == 128);
+    s = calib_samples(&config, 100, 1);
+    assert_true(s.lanes == 16 && s.rows == 100);
+    config.block_count = 32;
+    s = calib_samples(&config, 512, 0);
+    assert_true(s.lanes == 1 && s.rows == 512);
+    job.measure = true;
+    job.back_bytes = 400 * MIB;
+    calib_memory_need(&full, &job, 0, true);
+    calib_memory_need(&scarce, &job, 1 << 22, true);
+    uint64_t states = 512ull * 4096 * 33 * 4; /* before each block, and a gradient */
+    assert_true(full.sampled >= states && full.sampled < states + 16 * MIB);
+    assert_true(scarce.sampled < full.sampled / 3);
+    assert_true(full.back > 400 * MIB + scarce.back / 3 && scarce.back > 400 * MIB);
+    job.measure = false;
+    calib_memory_need(&full, &job, 0, true);
+    assert_true(full.sampled == 0 && full.back == 0);
+}
+
 static void ram_is_kept_on_all_ranks(void **state)
 {
     static const uint64_t limits[] = {1024 * MIB, 2048 * MIB, 16384 * MIB};
@@ -257,6 +286,44 @@ static void too_little_is_refused(void **state)
     free(m);
 }
 
+/* A rank without a copy of the source keeps more of it, a block in the backward pass; the moments, on which the result
+ * depends, are those of all others. */
+static void copies_do_not_change_moments(void **state)
+{
+    bool missing[RANKS] = {false, false, true, false};
+    struct setting s;
+    char text[512];
+    struct error e = {0};
+    (void)state;
+    open_setting(&s, 0, 2048 * MIB);
+    s.job.measure = true;
+    struct rank_memory *with = plan(&s);
+    s.job.missing = missing;
+    struct rank_memory *without = plan(&s);
+    for (int r = 0; r < RANKS; r++) {
+        assert_int_equal(with[r].moment_floats, without[r].moment_floats);
+        assert_true(without[r].need.total <= 2048 * MIB);
+    }
+    assert_int_equal(with[2].need.sent, 0);
+    assert_int_equal(without[0].need.sent, 12 * MIB); /* two pieces on their way and one in work */
+    assert_int_equal(without[1].need.sent, 0);
+    assert_true(without[2].need.sent >= 8 * MIB);
+    assert_non_null(strstr(compress_memory_text(&without[2], text), "source sent 8,"));
+    free(with);
+    free(without);
+    /* A head that would not fit beside the rest. */
+    struct tensor head = {.name = (char *)"output.weight", .bytes = 2048 * MIB};
+    struct rank_memory *none;
+    s.source.tensors = &head;
+    s.source.n_tensors = 1;
+    test_refused(compress_memory(&none, &s.cluster, &s.job, &e), ERR_LIMIT, &e,
+                 "too little for rank 2, which gets the source from rank 0");
+    s.job.missing = NULL;
+    memset(&e, 0, sizeof e);
+    test_ok(compress_memory(&none, &s.cluster, &s.job, &e), &e);
+    free(none);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,9 +333,11 @@ int main(void)
         cmocka_unit_test(blocks_depend_on_ram_alone),
         cmocka_unit_test(full_moments_are_counted),
         cmocka_unit_test(ram_is_kept_on_all_ranks),
+        cmocka_unit_test(samples_depend_on_ram_alone),
         cmocka_unit_test(hosts_decide_about_spilling_alone),
         cmocka_unit_test(told_as_text),
         cmocka_unit_test(too_little_is_refused),
+        cmocka_unit_test(copies_do_not_change_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,10 @@
 
 #include <cmocka.h>
 
+#include "common/codebook.h"
 #include "worker/curvature.h"
+#include "worker/search_blocks.h"
+#include "worker/search_code.h"
 
 #define SEED 31337u
 
@@ -242,6 +245,64 @@ static void corrections_apply_by_blocks(void **state)
     }
 }
 
+enum { WIDE = 704, BAND = 64 };
+
+/* Bytes of a band searched under k, and what it loses. */
+static double search(const struct curvature *k, bool codes, const float *target, uint8_t *out)
+{
+    struct code_search *code = NULL;
+    struct block_search *blocks = NULL;
+    struct band_loss loss;
+    struct recipe recipe;
+    struct error e = {0};
+    uint16_t scale[BAND];
+    assert_int_equal(recipe_parse(&recipe, NULL, &e), OK);
+    assert_int_equal(codes ? code_search_create(&code, codebook_for(4), k, &recipe, &e)
+                           : block_search_create(&blocks, DTYPE_Q4_0, k, &recipe, &e),
+                     OK);
+    size_t floats = codes ? code_search_scratch(code) : block_search_scratch(blocks);
+    float *scratch = calloc(floats, sizeof *scratch);
+    assert_non_null(scratch);
+    assert_true(codes ? code_search_band(code, target, BAND, scratch, out, scale, &loss)
+                      : block_search_band(blocks, target, BAND, scratch, out, &loss));
+    free(scratch);
+    code_search_free(code);
+    block_search_free(blocks);
+    return loss.final / loss.signal;
+}
+
+/* A search that knows of the blocks leaves out what one that does not adds up as zeros: the same but for the order
+ * of sums. */
+static void searches_leave_zeros_out(void **state)
+{
+    static const int widths[] = {256, 300, 512};
+    static uint8_t got[BAND * WIDE], want[BAND * WIDE];
+    static float target[BAND * WIDE];
+    (void)state;
+    struct text text = make_text(WIDE);
+    for (int i = 0; i < BAND * WIDE; i++)
+        target[i] = uniform();
+    for (int i = 0; i < 6; i++) {
+        bool codes = i % 2;
+        struct moments *m = sum(&text, widths[i / 2], 0, MOMENT_LANES);
+        struct moments_node node = merged(m);
+        struct curvature *k = curvature(&node), whole = *k;
+        whole.width = WIDE;
+        double loss = search(k, codes, target, got), other = search(&whole, codes, target, want);
+        int same = 0;
+        for (int j = 0; j < BAND * WIDE; j++)
+            same += got[j] == want[j];
+        printf("blocks of %d: relative loss %.6f, knowing nothing of them %.6f, %d of %d bytes "
+               "alike\n",
+               widths[i / 2], loss, other, same, BAND * WIDE);
+        assert_true(loss < 1.001 * other && other < 1.001 * loss && loss < 0.2);
+        assert_true(same > 0.98 * BAND * WIDE);
+        curvature_free(k);
+        moments_free(m);
+    }
+    free_text(&text);
+}
+
 int main(void)
 {
     printf("seed %u\n", SEED);
@@ -250,6 +311,7 @@ int main(void)
         cmocka_unit_test(blocks_are_as_alone),
         cmocka_unit_test(blocks_travel),
         cmocka_unit_test(corrections_apply_by_blocks),
+        cmocka_unit_test(searches_leave_zeros_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,7 +47,7 @@ static void near(double a, double b)
 
 static void test_operations(void **state)
 {
-    const struct recipe r = {.qep = 0.5, .feedback = true, .rounds = 2, .descent = 3};
+    const struct recipe r = {.qep = 0.5, .feedback = true, .rounds = 2, .descent = 2, .joint = 1};
     struct estimate_part part[ESTIMATE_PARTS];
     struct estimate_job job = job_of(&r, 1);
     double square = 2 * 64 * 64 + 32 * 32 + 128 * 128;
@@ -57,10 +57,31 @@ static void test_operations(void **state)
     near(find(part, "forward")->flops, 2 * 1600 * 2 * (2.0 * 32 * 64 + 2.0 * 4 * 8 * 100));
     near(find(part, "second")->flops, 1600 * 2 * 3 * square);
     near(find(part, "factor")->flops, 2 * cube * 11 / 3);
-    near(find(part, "search")->flops, 2 * 32 * 64 * (256.0 * 2 + 64 * 2 + 2 * 64 * 4));
+    near(find(part, "search")->flops,
+         2 * 32 * 64 * (256.0 * (2 + 9 + 2 + 8) + 64 * 2 + 2 * 64 * 4));
     assert_null(find(part, "measuring"));
     assert_null(find(part, "distillation"));
     assert_true(find(part, "search")->seconds == 0);
+}
+
+/* Moments in blocks: everything that grows with the square of the columns grows with a block's. */
+static void test_blocked(void **state)
+{
+    const struct recipe r = {.qep = 0.5, .feedback = true, .rounds = 1};
+    struct estimate_part full[ESTIMATE_PARTS], blocked[ESTIMATE_PARTS];
+    static struct weights wide = {
+        .config = {.block_count = 2, .hidden = 1024, .heads = 4, .head_dim = 256, .ffn = 4096}};
+    struct estimate_job job = job_of(&r, 1);
+    (void)state;
+    job.source = &wide;
+    estimate_parts(&job, NULL, full);
+    job.moment_floats = 1024 * 1024;
+    estimate_parts(&job, NULL, blocked);
+    double square = 3.0 * 1024 * 1024, cube = square * 1024;
+    near(find(full, "second")->flops, 1600 * 2 * 3 * (square + 4096.0 * 4096));
+    near(find(blocked, "second")->flops, 1600 * 2 * 3 * (square + 4096.0 * 256));
+    near(find(blocked, "factor")->flops, 2 * (cube + 4096.0 * 256 * 256) * 11 / 3);
+    near(find(blocked, "search")->flops, find(full, "search")->flops); /* 64 columns stay whole */
 }
 
 static void test_times(void **state)
@@ -93,6 +114,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_operations),
         cmocka_unit_test(test_times),
+        cmocka_unit_test(test_blocked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

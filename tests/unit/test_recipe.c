@@ -29,14 +29,14 @@ static void test_words(void **unused)
     assert_true(r.qep == 0.5 && r.descent == 7 && !r.feedback && r.damp == 0.01 && r.distill == 3);
     assert_true(r.measure == recipe_default.measure && r.rounds == recipe_default.rounds);
     assert_int_equal(recipe_parse(&r, "plain", &e), OK);
-    assert_true(r.qep == 0 && !r.feedback && r.descent == 0 && !r.measure && !r.columns);
+    assert_true(r.qep == 0 && !r.feedback && r.descent == 0 && r.joint == 0 && !r.measure && !r.columns);
     assert_int_equal(r.rounds, 1);
 }
 
 static void test_round_trip(void **unused)
 {
-    static const char text[] = "qep=0.125,feedback=0,rounds=3,descent=9,columns=0,measure=0,"
-                               "shrink=0.25,damp=0.0625,distill=2,rate=0.003,batch=8";
+    static const char text[] = "qep=0.125,feedback=0,rounds=3,descent=9,joint=4,columns=0,measure=0,"
+                               "shrink=0.25,damp=0.0625,distill=2,rate=0.003,recode=0.05,batch=8";
     struct recipe r, again;
     struct error e = {0};
     char out[RECIPE_TEXT_MAX];
@@ -46,15 +46,16 @@ static void test_round_trip(void **unused)
     /* Words in any order, and the last one of a name counts. */
     assert_int_equal(recipe_parse(&again,
                                   "rate=0.003,batch=8,damp=1,distill=2,damp=0.0625,shrink=0.25,"
-                                  "measure=0,columns=0,descent=9,rounds=3,feedback=0,"
-                                  "qep=0.125",
+                                  "measure=0,columns=0,joint=4,descent=9,rounds=3,feedback=0,"
+                                  "qep=0.125,recode=0.05",
                                   &e),
                      OK);
     assert_string_equal(recipe_text(&again, out), text);
     /* The longest text of each number still fits. */
     assert_int_equal(recipe_parse(&r,
                                   "qep=0.123456789,shrink=0.0123456789,damp=1.23456789e-05,"
-                                  "rate=1.23456789e-05,rounds=100,descent=100,distill=1000",
+                                  "rate=1.23456789e-05,recode=0.0123456789,rounds=100,descent=100,joint=100,"
+                                  "distill=1000",
                                   &e),
                      OK);
     assert_true(strlen(recipe_text(&r, out)) < RECIPE_TEXT_MAX - 32);

@@ -434,7 +434,7 @@ static void test_extremes(void **state)
 /* Without feedback u is not needed. */
 static void test_without_factor(void **state)
 {
-    struct curvature k = {.n = inputs->n, .h = inputs->h};
+    struct curvature k = {.n = inputs->n, .width = inputs->n, .h = inputs->h};
     struct recipe recipe = recipe_of(false, 1, 2);
     (void)state;
     for (int i = 0; i < TYPES; i++) {

@@ -84,6 +84,7 @@ static struct recipe recipe_of(bool feedback, uint32_t rounds, uint32_t descent)
     r.feedback = feedback;
     r.rounds = rounds;
     r.descent = descent;
+    r.joint = 0;
     return r;
 }
 
@@ -168,10 +169,12 @@ static void test_reference(void **state)
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         static const struct {
             bool feedback;
-            uint32_t rounds, descent;
-        } steps[] = {{false, 2, 0}, {true, 1, 0}, {true, 2, 0}, {true, 1, 2}, {false, 1, 1}};
+            uint32_t rounds, descent, joint;
+        } steps[] = {{false, 2, 0, 0}, {true, 1, 0, 0}, {true, 2, 0, 0}, {true, 1, 2, 0},
+                     {false, 1, 1, 0}, {true, 1, 0, 1}, {true, 1, 3, 2}, {false, 1, 0, 1}};
         for (size_t j = 0; j < sizeof steps / sizeof *steps; j++) {
             struct recipe recipe = recipe_of(steps[j].feedback, steps[j].rounds, steps[j].descent);
+            recipe.joint = steps[j].joint;
             int same = equal_rows(&shapes[i], &recipe);
             if (same < shapes[i].rows)
                 printf("d %u n %d step %zu: %d of %d rows equal\n", shapes[i].d, shapes[i].n, j,
@@ -227,6 +230,47 @@ static void test_descent(void **state)
     check_descent(16, 135, 1);
 }
 
+/* Joint passes: the stated loss is that of the codes, and does not rise from pass to pass; one gains
+ * what descent to its end does not. */
+static void check_joint(uint32_t d, int n, int rows)
+{
+    struct curvature *k = reference_curvature(n, 1, 0.05, 0.003, n / 2, gaussian);
+    float *target = random_target(rows, n);
+    struct recipe recipe = recipe_of(true, 1, 100);
+    struct result r;
+    run(k, d, &recipe, target, rows, &r);
+    double end = r.loss.final, last = INFINITY;
+    free(r.codes);
+    recipe.descent = 0;
+    for (recipe.joint = 0; recipe.joint < 4; recipe.joint++) {
+        run(k, d, &recipe, target, rows, &r);
+        double loss = loss_of(&r, d, k, target);
+        assert_true(fabs(loss - r.loss.final) <= 1e-4 * loss);
+        assert_true(loss <= last * (1 + 1e-6));
+        last = loss;
+        free(r.codes);
+    }
+    recipe.descent = 3;
+    recipe.joint = 1;
+    run(k, d, &recipe, target, rows, &r);
+    printf("d %u n %d: descent to its end %.6g, with a joint pass %.6g\n", d, n, end, r.loss.final);
+    assert_true(rows < ROWS || r.loss.final < 0.995 * end);
+    free(r.codes);
+    free(target);
+    reference_free(k);
+}
+
+static void test_joint(void **state)
+{
+    (void)state;
+    random_state = SEED + 7;
+    check_joint(2, 41, 2);
+    check_joint(3, 130, 3);
+    check_joint(8, 384, ROWS);
+    check_joint(4, 384, ROWS);
+    check_joint(16, 135, 1);
+}
+
 /* On correlated inputs feedback gains much, and descent again where groups are long. */
 static void test_quality(void **state)
 {
@@ -262,6 +306,7 @@ static void test_rows(void **state)
     struct recipe recipe = recipe_of(true, 2, 3);
     struct result all, some;
     (void)state;
+    recipe.joint = 1;
     random_state = SEED + 3;
     struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, 9, gaussian);
     float *target = random_target(ROWS, N);
@@ -303,8 +348,13 @@ static void test_limits(void **state)
     run(k, D, &recipe, target, 2, &r);
     assert_true(r.fits && r.loss.fed == r.loss.rounded && r.loss.final == r.loss.fed);
     free(r.codes);
+    recipe.joint = 1;
+    run(k, D, &recipe, target, 2, &r);
+    assert_true(r.fits && r.loss.final < r.loss.fed);
+    free(r.codes);
     k->u = u;
     recipe = recipe_of(true, 2, 2);
+    recipe.joint = 1;
     for (int j = 0; j < N; j++)
         target[N + j] *= 1e9f;
     run(k, D, &recipe, target, 2, &r);
@@ -365,6 +415,7 @@ static void test_threads(void **state)
     struct recipe recipe = recipe_of(true, 2, 2);
     struct result alone, together[THREADS];
     (void)state;
+    recipe.joint = 1;
     random_state = SEED + 6;
     struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, gaussian);
     float *target = random_target(ROWS, N);
@@ -393,7 +444,7 @@ int main(void)
         cmocka_unit_test(test_variants), cmocka_unit_test(test_reference),
         cmocka_unit_test(test_descent),  cmocka_unit_test(test_quality),
         cmocka_unit_test(test_rows),     cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads),  cmocka_unit_test(test_joint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "common/codebook.h"
-#include "common/mem.h"
 #include "common/random_weights.h"
 #include "kernels/half.h"
+#include "tests/unit/owned.h"
 #include "tests/unit/tune_model.h"
 #include "tests/unit/tune_reference.h"
 #include "worker/curvature.h"
@@ -22,42 +22,7 @@
 #include "worker/rope.h"
 #include "worker/tune_product.h"
 
-enum { ROWS = 70, HIDDEN = 20, FFN = 28, PARAMETERS_MOST = 400, OWNED_MOST = 64 };
-
-static void *owned[OWNED_MOST];
-static int n_owned;
-
-static void *keep(size_t count, size_t size)
-{
-    struct error e = {0};
-    void *p = NULL;
-    if (n_owned == OWNED_MOST || mem_array(&p, count, size, "test", &e) != OK)
-        fail_msg("no room");
-    return owned[n_owned++] = p;
-}
-
-static int release(void **state)
-{
-    (void)state;
-    while (n_owned > 0)
-        free(owned[--n_owned]);
-    return 0;
-}
-
-static float next(void)
-{
-    static uint32_t generator = 7;
-    generator = generator * 1664525u + 1013904223u;
-    return (float)(generator >> 8) * 0x1p-24f - 0.5f;
-}
-
-static float *vector(size_t n, float mean, float spread)
-{
-    float *x = keep(n, sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = mean + spread * next();
-    return x;
-}
+enum { ROWS = 70, HIDDEN = 20, FFN = 28, PARAMETERS_MOST = 400 };
 
 /* Blocks */
 

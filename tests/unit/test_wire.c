@@ -21,6 +21,41 @@
         memcpy(&(to), &value, sizeof value);                                                       \
     } while (0)
 
+/* The messages by which the source travels. */
+static void fill_source(struct message *m, enum message_kind kind)
+{
+    static const uint32_t entries[10] = {1, 2, 0, 4, 13, 0, 30, 0}; /* two, then a float */
+    static const uint64_t ranges[4] = {0, 4194303, 1ull << 40, 1};
+    switch (kind) {
+    case MSG_SOURCE:
+        strcpy(m->source.path, "/models/source");
+        m->source.model_hash = 0xfedcba9876543210u;
+        m->source.tensors = 2;
+        m->source.rope_factors = true;
+        SET(m->source.config, struct model_config,
+            {"qwen3", 32, 4096, 11008, 32, 8, 128, 32000, 8192, 1e-6f, 500000, 4, ROPE_LLAMA3, 8, 1,
+             4, 8192, true, true, true, true, 1024});
+        m->payload = entries;
+        m->payload_bytes = sizeof entries;
+        break;
+    case MSG_OPENED:
+        m->opened.missing = true;
+        break;
+    case MSG_FETCH:
+        m->fetch = (struct msg_fetch){KIND_DOWN, 31};
+        m->payload = ranges;
+        m->payload_bytes = sizeof ranges;
+        break;
+    case MSG_FETCHED:
+        m->fetched = (struct msg_fetch){KIND_DOWN, 31};
+        m->payload = entries;
+        m->payload_bytes = 7;
+        break;
+    default: /* no body */
+        break;
+    }
+}
+
 /* The same for the messages of a calibrated compression. */
 static void fill_calibrated(struct message *m, enum message_kind kind)
 {
@@ -28,13 +63,12 @@ static void fill_calibrated(struct message *m, enum message_kind kind)
     static const uint32_t text[5] = {2, 1, 7, 8, 9}; /* two windows, of 2 tokens and of 1 */
     switch (kind) {
     case MSG_CALIB:
-        strcpy(m->calib.path, "/models/source");
-        m->calib.model_hash = 0xfedcba9876543210u;
         strcpy(m->calib.recipe, "qep=0.75,descent=2");
         m->calib.context = 512;
         m->calib.windows = 2;
         m->calib.threads = 4;
         m->calib.embeddings = UNIT_Q1_0;
+        m->calib.embeddings_d = 3;
         m->calib.measure = true;
         m->calib.probe = true;
         m->calib.method = UNIT_Q4_0;
@@ -56,7 +90,7 @@ static void fill_calibrated(struct message *m, enum message_kind kind)
         break;
     case MSG_MEASURED:
         SET(m->measured, struct msg_measured,
-            {3, 5, true, {9, 8, 7, 6, 5, 4, 3, 2, 1}, true, 0.25});
+            {3, 5, true, {11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, true, 0.25});
         break;
     case MSG_GRADIENT:
         SET(m->gradient, struct msg_gradient, {12, 16, 0.75});
@@ -72,7 +106,8 @@ static void fill_calibrated(struct message *m, enum message_kind kind)
     case MSG_PROBED:
         m->probed = (struct msg_probed){0.25, 0.5, 2, 0.125};
         break;
-    default: /* no body */
+    default:
+        fill_source(m, kind);
         break;
     }
 }
@@ -129,8 +164,6 @@ static void fill(struct message *m, enum message_kind kind)
         SET(m->stats, struct msg_stats, {"pi3", 1, 2, 3000000000u, 0.25, 1.5, 4, 5, 6});
         break;
     case MSG_COMPRESS:
-        strcpy(m->compress.path, "/models/source");
-        m->compress.model_hash = 99;
         m->compress.outliers = 0.02;
         m->compress.threads = 2;
         m->compress.last = true;
@@ -256,7 +289,7 @@ static void test_version_and_kind(void **unused)
     (void)unused;
     h.version = WIRE_VERSION + 1;
     h.kind = MSG_PING;
-    refused(frame_from(&h, 0), "wire protocol 4 and this rank 3: install the same version");
+    refused(frame_from(&h, 0), "wire protocol 5 and this rank 4: install the same version");
     h.version = 0;
     refused(frame_from(&h, 0), "wire protocol 0");
     h.version = WIRE_VERSION;
@@ -474,17 +507,77 @@ static void test_bad_moments(void **unused)
     refused(frame_from(&h, 4), "beyond any matrix");
 }
 
+static void test_bad_source(void **unused)
+{
+    Sbit__Header h = header_of(MSG_SOURCE);
+    Sbit__Source b = SBIT__SOURCE__INIT;
+    char text[WIRE_TEXT_MAX + 1];
+    (void)unused;
+    h.source = &b;
+    b.tensors = 2;
+    refused(frame_from(&h, 31), "do not fit its payload");
+    b.tensors = 0x10000002; /* of 16 bytes each */
+    refused(frame_from(&h, 32), "do not fit its payload");
+    b.tensors = 2;
+    b.rope_factors = true;
+    b.rope_dim = 4;
+    refused(frame_from(&h, 32), "do not fit its payload");
+    b.rope_factors = false;
+    b.rope_scaling = ROPE_LLAMA3 + 1;
+    refused(frame_from(&h, 32), "scaling is unknown");
+    b.rope_scaling = ROPE_PLAIN;
+    b.rms_eps = NAN;
+    refused(frame_from(&h, 32), "not finite");
+    b.rms_eps = 0;
+    b.arch = (char *)"sixteen letters!";
+    refused(frame_from(&h, 32), "too long");
+    b.arch = (char *)"llama";
+    memset(text, 'x', sizeof text);
+    text[WIRE_TEXT_MAX] = 0;
+    b.path = text;
+    refused(frame_from(&h, 32), "too long");
+}
+
+static struct frame fetch_frame(const uint64_t *words, size_t bytes)
+{
+    Sbit__Header h = header_of(MSG_FETCH);
+    Sbit__Fetch b = SBIT__FETCH__INIT;
+    h.fetch = &b;
+    struct frame f = frame_from(&h, bytes);
+    memcpy(f.bytes + f.size - bytes, words, bytes);
+    return f;
+}
+
+static void test_bad_fetch(void **unused)
+{
+    static const uint64_t many[4] = {0, 1, 8, WIRE_PIECE_MAX}, none[2] = {8, 0};
+    static const uint64_t large[2] = {0, WIRE_PIECE_MAX + 1}, far[2] = {1ull << 63, 1};
+    Sbit__Header h = header_of(MSG_FETCHED);
+    Sbit__Fetch b = SBIT__FETCH__INIT;
+    (void)unused;
+    refused(fetch_frame(many, 0), "not of ranges");
+    refused(fetch_frame(many, 24), "not of ranges");
+    refused(fetch_frame(many, 32), "too much at once");
+    refused(fetch_frame(none, 16), "asks for nothing");
+    refused(fetch_frame(large, 16), "or for too much");
+    refused(fetch_frame(far, 16), "or for too much");
+    h.fetched = &b;
+    refused(frame_from(&h, WIRE_PIECE_MAX + 1), "too much at once");
+}
+
 static void test_bad_measured(void **unused)
 {
     Sbit__Header h = header_of(MSG_MEASURED);
     Sbit__Measured b = SBIT__MEASURED__INIT;
     Sbit__UnitDone done = SBIT__UNIT_DONE__INIT;
     (void)unused;
-    double loss[CODEBOOK_COUNT] = {0};
+    double loss[UNIT_CHOICES] = {0};
     h.measured = &b;
     refused(frame_from(&h, 0), "another number of losses");
     b.loss = loss;
     b.n_loss = CODEBOOK_COUNT;
+    refused(frame_from(&h, 0), "another number of losses");
+    b.n_loss = UNIT_CHOICES;
     loss[3] = NAN;
     refused(frame_from(&h, 0), "not finite");
     loss[3] = 0;
@@ -544,7 +637,8 @@ int main(void)
         cmocka_unit_test(test_amplification),    cmocka_unit_test(test_encode_refuses),
         cmocka_unit_test(test_bad_assign),       cmocka_unit_test(test_bad_calib),
         cmocka_unit_test(test_bad_calib_header), cmocka_unit_test(test_bad_moments),
-        cmocka_unit_test(test_bad_measured),
+        cmocka_unit_test(test_bad_measured),     cmocka_unit_test(test_bad_source),
+        cmocka_unit_test(test_bad_fetch),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
