@@ -7,6 +7,7 @@
 DEMO=$ROOT/models/demo
 TEXT=$ROOT/models/demo-eval.txt
 FEW=(--calib-tokens 16384)
+SHORT=(--calib-tokens 4096 --calib-ctx 128) # enough to tell one file from another: two windows a lane
 
 # make NAME RANKS ARGS...: compresses the demo model into NAME.gguf.
 make() {
@@ -35,19 +36,19 @@ better() {
 # One file, whoever makes it.
 for asked in "--bits 4" "--method q4_0"; do # 4 bits: codes, q4_0 and q8_0
     read -r -a asked <<<"$asked"
-    make one 0 "${asked[@]}" --threads 1 "${FEW[@]}"
+    make one 0 "${asked[@]}" --threads 1 "${SHORT[@]}"
     want=$(sha256sum <one.gguf)
     for way in "0 2" "3 1" "5 1"; do
         read -r n threads <<<"$way"
-        make other "$n" "${asked[@]}" --threads "$threads" "${FEW[@]}"
+        make other "$n" "${asked[@]}" --threads "$threads" "${SHORT[@]}"
         cmp one.gguf other.gguf || fail "${asked[*]}: $n ranks of $threads threads make another file"
     done
     note "${asked[*]}: $want"
 done
 
 # So with embeddings of codes, which the student's stream begins with; they cost little.
-make one 0 --embeddings code4 --threads 1 "${FEW[@]}"
-make other 3 --embeddings code4 --threads 2 "${FEW[@]}"
+make one 0 --embeddings code4 --threads 1 "${SHORT[@]}"
+make other 3 --embeddings code4 --threads 2 "${SHORT[@]}"
 cmp one.gguf other.gguf || fail "--embeddings code4: 3 ranks make another file"
 "$SBIT" inspect one.gguf >out.txt && grep -q '^    token_embd  *code *2 *4[.]' out.txt || { fail "no embeddings of 4 bits"; cat out.txt; }
 
@@ -67,10 +68,10 @@ make scales 0 --bits 1 --distill 3 --recipe batch=1,recode=0 "${FEW[@]}"
 make recoded 0 --bits 1 --distill 3 --recipe batch=1 "${FEW[@]}"
 better scales whole 0.96 "with row scales and norms distilled"
 better recoded scales 0.97 "with codes chosen anew"
-make distilled 0 --bits 1 --distill 1 --threads 1 "${FEW[@]}"
-make distilled2 0 --bits 1 --distill 1 --threads 2 "${FEW[@]}"
+make distilled 0 --bits 1 --distill 1 --threads 1 "${SHORT[@]}"
+make distilled2 0 --bits 1 --distill 1 --threads 2 "${SHORT[@]}"
 cmp distilled.gguf distilled2.gguf || fail "two threads distil another file"
-make distilled3 3 --bits 1 --distill 1 --threads 1 "${FEW[@]}"
+make distilled3 3 --bits 1 --distill 1 --threads 1 "${SHORT[@]}"
 cmp distilled.gguf distilled3.gguf || fail "three ranks distil another file"
 
 # Standard types: the same bytes say more.
