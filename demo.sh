@@ -137,7 +137,7 @@ awk -v original="$(json_get "$out/original.eval.json" perplexity)" \
     -v two="$(json_get "$out/code-2.eval.json" perplexity)" \
     -v one="$(json_get "$out/code-1.eval.json" perplexity)" \
     -v sign="$(json_get "$out/sign.eval.json" perplexity)" 'BEGIN {
-    printf "\nWhat looks bad: the codes are not calibrated yet, and so small a model has little to spare. "
+    printf "\nWhat looks bad: so small a model has little to spare, and nothing was distilled here (--distill 2). "
     printf "Against\nthe original, perplexity is %.1f times as high for code at 2 bits, %.0f times at 1 bit, ",
         two / original, one / original
     printf "%.1f times for\nsign; a model that loses a factor of several no longer speaks sense, as the ",
