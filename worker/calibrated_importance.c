@@ -23,13 +23,11 @@ struct sample { /* a window of this rank */
 struct importance {
     uint32_t samples, rows; /* calib_memory.h; of the longest */
     struct sample sample[MOMENT_LANES];
-    bool there[MOMENT_LANES]; /* rank 0: its energy has come */
     float *unused;            /* gradients by parameters */
     struct tune_block *block;
     struct binder binder;
     size_t size; /* floats of an energy */
-    uint32_t
-        next; /* blocks from the last to this one are still to be passed, plus one for the head */
+    uint32_t next; /* blocks before this one are still to be passed; one more: the head too */
 };
 
 static int lane_of(const struct importance *m, uint32_t i)
@@ -173,7 +171,6 @@ static enum status share(struct calibrated *c, struct error *e)
                               .payload = m->sample[i].energy,
                               .payload_bytes = m->size * sizeof(float)};
         out.gradient = (struct msg_gradient){.step = UINT32_MAX, .lane = (uint32_t)lane_of(m, i)};
-        m->there[i] = m->there[i] || m->sample[i].own; /* another rank may have been faster */
         if (m->sample[i].own && c->loop->transport->rank != 0)
             TRY(loop_send(c->loop, 0, &out, e));
     }
@@ -189,7 +186,6 @@ enum status calibrated_take_energy(struct calibrated *c, const struct message *i
             e, ERR_PEER, "rank %d sent squares of gradients that were not expected", in->peer);
     TRY(mem_array(&m->sample[i].energy, m->size, sizeof(float), "squares of gradients", e));
     memcpy(m->sample[i].energy, in->payload, in->payload_bytes);
-    m->there[i] = true;
     return OK;
 }
 
@@ -199,7 +195,8 @@ static bool complete(const struct calibrated *c)
     uint32_t n = c->text.windows;
     for (uint32_t i = 0; i < m->samples; i++) {
         int lane = lane_of(m, i);
-        if (!m->there[i] && moments_first_window(lane, n) < moments_first_window(lane + 1, n))
+        bool any = moments_first_window(lane, n) < moments_first_window(lane + 1, n);
+        if (!m->sample[i].energy && any)
             return false;
     }
     return true;

@@ -7,17 +7,14 @@
 enum status calibrated_want_text(struct calibrated *c, struct error *e)
 {
     const struct transport *t = c->loop->transport;
-    int first = moments_first_lane(t->rank, t->size),
-        end = moments_first_lane(t->rank + 1, t->size);
+    uint32_t first = moments_rank_window(t->rank, t->size, c->text.windows);
+    uint32_t end = moments_rank_window(t->rank + 1, t->size, c->text.windows);
     const uint32_t *own = c->text.tokens;
     size_t n = 0;
-    for (uint32_t w = 0; w < c->text.windows; w++) {
-        int lane = moments_lane(w, c->text.windows);
-        if (lane < first)
-            own += c->text.length[w];
-        else if (lane < end)
-            n += c->text.length[w];
-    }
+    for (uint32_t w = 0; w < first; w++)
+        own += c->text.length[w];
+    for (uint32_t w = first; w < end; w++)
+        n += c->text.length[w];
     TRY(source_want(c->source, KIND_OUTPUT_NORM, 0, e));
     return source_want_tokens(c->source, own, n, e);
 }

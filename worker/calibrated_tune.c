@@ -225,8 +225,8 @@ static int64_t own_window(const struct calibrated *c, uint32_t w)
 {
     const struct transport *t = c->loop->transport;
     uint32_t n = c->text.windows;
-    uint32_t first = moments_first_window(moments_first_lane(t->rank, t->size), n);
-    uint32_t end = moments_first_window(moments_first_lane(t->rank + 1, t->size), n);
+    uint32_t first = moments_rank_window(t->rank, t->size, n);
+    uint32_t end = moments_rank_window(t->rank + 1, t->size, n);
     return w >= first && w < end ? (int64_t)w - first : -1;
 }
 

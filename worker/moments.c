@@ -53,6 +53,11 @@ int moments_first_lane(int rank, int ranks)
     return (int)((int64_t)MOMENT_LANES * rank / ranks);
 }
 
+uint32_t moments_rank_window(int rank, int ranks, uint32_t windows)
+{
+    return moments_first_window(moments_first_lane(rank, ranks), windows);
+}
+
 enum status moments_create(struct moments **out, int n, int width, bool cross, int threads,
                            struct error *e)
 {

@@ -26,6 +26,8 @@ int moments_lane(uint32_t w, uint32_t windows);
 int moments_first_lane(int rank, int ranks);
 /* The first window of a lane; that of lane + 1 is the end. */
 uint32_t moments_first_window(int lane, uint32_t windows);
+/* The first window of the lanes of a rank; that of rank + 1 is the end. */
+uint32_t moments_rank_window(int rank, int ranks, uint32_t windows);
 
 /* The sum over lanes [first, first + count); count a power of two, first its multiple. */
 struct moments_node {

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "common/mem.h"
+#include "tests/random.h"
 #include "worker/curvature.h"
 #include "worker/nearest.h"
 #include "worker/search_code.h"
@@ -21,21 +22,6 @@ static double seconds(void)
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static uint64_t random_state = 1;
-
-/* splitmix64 (Steele, Lea, Flood 2014); about normal, as the sum of four uniform numbers */
-static float random_normal(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    double sum = 0;
-    for (int i = 0; i < 4; i++)
-        sum += (double)(z >> (16 * i) & 0xffff) / 65536 - 0.5;
-    return (float)(sum * 1.7320508);
 }
 
 static float *floats(size_t count)
@@ -83,7 +69,7 @@ static void print_products(const float *h, int n)
 {
     float *x = floats((size_t)n * ROWS), *y = floats((size_t)SQUARE * SQUARE);
     for (size_t i = 0; i < (size_t)n * ROWS; i++)
-        x[i] = random_normal();
+        x[i] = random_gaussian();
     double square = time_product(SQUARE, SQUARE, SQUARE, h, h, y);
     double own = time_product(BLOCK, ROWS, n, h, x, y);
     printf("n %d: SGEMM %.1f GFLOP/s at %d cubed, %.1f at %d x %d x %d\n", n,
@@ -103,7 +89,7 @@ static void print_nearest(const struct codebook *book)
     if (nearest_create(&n, book, &e) != OK)
         return;
     for (int i = 0; i < CODEBOOK_MAX_D * ROWS; i++)
-        x[i] = random_normal();
+        x[i] = random_gaussian();
     for (int i = 0; i < CODEBOOK_WORDS; i++)
         norm[i] = 1 + (float)i;
     double start = seconds();
@@ -161,7 +147,7 @@ static void print_width(int n)
     struct curvature k = chain(n, 0.9);
     float *target = floats((size_t)n * ROWS);
     for (size_t i = 0; i < (size_t)n * ROWS; i++)
-        target[i] = random_normal();
+        target[i] = random_gaussian();
     print_products(k.h, n);
     print_band(&k, 8, target);
     print_band(&k, 4, target);
@@ -172,6 +158,7 @@ static void print_width(int n)
 
 int main(int argc, char **argv)
 {
+    random_state = 1;
     curvature_init();
     omp_set_num_threads(1); /* which OpenBLAS on OpenMP asks at each call */
     print_nearest(codebook_for(8));

@@ -13,10 +13,7 @@ SHORT=(--calib-tokens 4096 --calib-ctx 128) # enough to tell one file from anoth
 make() {
     local name=$1 n=$2
     shift 2
-    ranks "$n" "$SBIT" compress "$DEMO" -o "$name.gguf" "$@" >log 2>&1 && return
-    cat log
-    fail "compress $* on $n ranks"
-    finish
+    must_compress "$n" "$DEMO" "$name.gguf" "$@"
 }
 
 # kl NAME: mean KL divergence of NAME.gguf from the original.

@@ -12,10 +12,7 @@ CPUS=$("$SBIT" --version | sed -n 's/.*this machine can run: //p')
 make() {
     local name=$1
     shift
-    "$SBIT" compress "$DEMO" -o "$name.gguf" "$@" >log 2>&1 && return
-    cat log
-    fail "compress $*"
-    finish
+    must_compress 0 "$DEMO" "$name.gguf" "$@"
 }
 
 # answer MODEL RANKS THREADS BATCH CPU: "hash text".

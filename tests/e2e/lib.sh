@@ -42,6 +42,16 @@ ranks() {
     fi
 }
 
+# must_compress RANKS SRC FILE ARGS...: the test ends where that fails.
+must_compress() {
+    local n=$1 source=$2 file=$3
+    shift 3
+    ranks "$n" "$SBIT" compress "$source" -o "$file" "$@" >log 2>&1 && return
+    cat log
+    fail "compress $source $* on $n ranks"
+    finish
+}
+
 # within A B SHARE: whether |A - B| <= SHARE * B.
 within() { awk -v a="$1" -v b="$2" -v s="$3" 'BEGIN { d = a - b; if (d < 0) d = -d; exit !(a != "" && d <= s * b) }'; }
 

@@ -21,10 +21,7 @@ ALONE=(--calib none --threads 1)
 make() {
     local name=$1 n=$2
     shift 2
-    ranks "$n" "$SBIT" compress "$SOURCE" -o "$name" "$@" >log 2>&1 && return
-    cat log
-    fail "compress $*"
-    finish
+    must_compress "$n" "$SOURCE" "$name" "$@"
 }
 # resume NAME RANKS ARGS...
 resume() { make "$@" --resume; }

@@ -7,20 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/random.h"
+
 enum { MAX_FILE = 1 << 20, MUTATIONS = 300, CUTS = 100, SEED = 20240229 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static uint64_t random_state = SEED;
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 /* The target sees a block of exactly that size, so that a sanitizer sees every byte read past its
  * end. */
@@ -87,6 +78,7 @@ int main(int argc, char **argv)
 {
     uint8_t *data = malloc(MAX_FILE);
     int files = 0;
+    random_state = SEED;
     if (!data)
         return 1;
     for (int i = 1; i < argc; i++)

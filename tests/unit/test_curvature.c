@@ -13,27 +13,12 @@
 
 #include <cmocka.h>
 
+#include "tests/random.h"
 #include "worker/curvature.h"
 
 enum { SEED = 815 };
 
 static const int orders[] = {1, 2, 5, 37, 300, 600}; /* up to three tiles a side */
-
-static uint64_t random_state = SEED;
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static float uniform(void)
-{
-    return (float)(random_next() >> 40) * 0x1p-23f - 1;
-}
 
 static void *room(size_t count, size_t size)
 {
@@ -52,10 +37,10 @@ static struct moments_node make_node(int n, int rows, bool zeros)
     node.h = room(order * order, sizeof *node.h);
     node.c = room(order * order, sizeof *node.c);
     for (int row = 0; row < rows; row++) {
-        float common = uniform();
+        float common = random_uniform();
         for (size_t i = 0; i < order; i++) {
-            x[i] = zeros && i % 7 == 3 ? 0 : (common + uniform()) * (i % 11 == 5 ? 30.0f : 1.0f);
-            d[i] = 0.1f * (uniform() + x[i] / 30);
+            x[i] = zeros && i % 7 == 3 ? 0 : (common + random_uniform()) * (i % 11 == 5 ? 30.0f : 1.0f);
+            d[i] = 0.1f * (random_uniform() + x[i] / 30);
         }
         for (size_t i = 0; i < order; i++)
             for (size_t j = 0; j < order; j++) {
@@ -251,9 +236,9 @@ static void test_apply(void **state)
             float *p = room(order * order, sizeof *p), *x = room(count, sizeof *x),
                   *y = room(count, sizeof *y);
             for (size_t i = 0; i < order * order; i++)
-                p[i] = uniform();
+                p[i] = random_uniform();
             for (size_t i = 0; i < count; i++)
-                x[i] = uniform(), y[i] = (float)(i % 3);
+                x[i] = random_uniform(), y[i] = (float)(i % 3);
             curvature_apply(p, (struct diagonal){n, n}, x, rows, y);
             for (size_t i = 0; i < count; i++) {
                 double sum = (double)(i % 3);
@@ -354,6 +339,7 @@ static void test_refused(void **state)
 int main(void)
 {
     printf("seed %d\n", SEED);
+    random_state = SEED;
     curvature_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads),     cmocka_unit_test(test_inverse),

@@ -11,26 +11,11 @@
 
 #include <cmocka.h>
 
+#include "tests/random.h"
 #include "worker/curvature.h"
 #include "worker/moments.h"
 
 enum { SEED = 4711, WINDOW = 700 }; /* longer than what moments_add takes at a time */
-
-static uint64_t random_state;
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static float uniform(void)
-{
-    return (float)(random_next() >> 40) * 0x1p-23f - 1;
-}
 
 static void *room(size_t count, size_t size)
 {
@@ -58,8 +43,8 @@ static struct text make_text(uint32_t windows, int n)
     text.x = room(size, sizeof(float));
     text.t = room(size, sizeof(float));
     for (size_t i = 0; i < size; i++) {
-        text.x[i] = uniform();
-        text.t[i] = text.x[i] + 0.1f * uniform();
+        text.x[i] = random_uniform();
+        text.t[i] = text.x[i] + 0.1f * random_uniform();
     }
     return text;
 }

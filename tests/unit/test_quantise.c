@@ -15,6 +15,7 @@
 #include "common/codebook.h"
 #include "common/dtype.h"
 #include "common/forms.h"
+#include "tests/random.h"
 #include "worker/compress_matrix.h"
 #include "worker/quantise_blocks.h"
 #include "worker/quantise_code.h"
@@ -22,28 +23,10 @@
 
 enum { SEED = 77 };
 
-static uint64_t random_state;
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static float gaussian(void)
-{
-    double u = (double)((random_next() >> 11) + 1) * 0x1p-53,
-           v = (double)(random_next() >> 11) * 0x1p-53;
-    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
-}
-
 static void fill(float *x, int n, float size)
 {
     for (int i = 0; i < n; i++)
-        x[i] = size * gaussian();
+        x[i] = size * random_gaussian();
 }
 
 static double weight_at(const struct input_stats *stats, int i)
@@ -191,7 +174,7 @@ static void test_code_with_statistics(void **state)
     (void)state;
     random_state = SEED + 1;
     for (int i = 0; i < COLS; i++)
-        diagonal[i] = expf(1.5f * gaussian());
+        diagonal[i] = expf(1.5f * random_gaussian());
     diagonal[7] = 0;
     check_nearest(&stats, COLS);
     fill(row, COLS, 0.02f);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "kernels/blocks.h"
+#include "tests/random.h"
 #include "tests/unit/search_code_reference.h"
 #include "worker/search_blocks.h"
 
@@ -29,22 +30,8 @@ static const struct type {
                   {"Q2_0", DTYPE_Q2_0, MATRIX_Q2_0, -1, 1, 2},
                   {"Q1_0", DTYPE_Q1_0, MATRIX_Q1_0, -1, 2, 1}};
 
-static uint64_t random_state;
 static struct curvature *inputs; /* N wide, with an input that is always zero */
 static float target[ROWS * N];
-
-/* splitmix64 (Steele, Lea, Flood 2014); the sum of 12 is Gaussian enough */
-static float gaussian(void)
-{
-    double sum = -6;
-    for (int i = 0; i < 12; i++) {
-        uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        sum += (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
-    }
-    return (float)sum;
-}
 
 static struct recipe recipe_of(bool feedback, uint32_t rounds, uint32_t descent)
 {
@@ -384,7 +371,7 @@ static void test_widths(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct type *type = &types[cases[i].type];
-        struct curvature *k = reference_curvature(cases[i].n, 1, 0.05, 0.003, 5, gaussian);
+        struct curvature *k = reference_curvature(cases[i].n, 1, 0.05, 0.003, 5, random_gaussian);
         struct result r = run(type, k, &recipe, target, 9, 9);
         assert_true(r.fits && r.loss.final < r.loss.rounded);
         assert_near(r.loss.final, loss_of(type, &r, k, target, 9), 1e-4);
@@ -451,9 +438,9 @@ static int set_up(void **state)
     printf("seed %d\n", SEED);
     curvature_init();
     random_state = SEED;
-    inputs = reference_curvature(N, 1, 0.05, 0.003, 40, gaussian);
+    inputs = reference_curvature(N, 1, 0.05, 0.003, 40, random_gaussian);
     for (int i = 0; i < ROWS * N; i++)
-        target[i] = 0.02f * (float)(1 + i / N % 3) * gaussian();
+        target[i] = 0.02f * (float)(1 + i / N % 3) * random_gaussian();
     return 0;
 }
 

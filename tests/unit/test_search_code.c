@@ -14,29 +14,12 @@
 #include <omp.h>
 
 #include "common/dtype.h"
+#include "tests/random.h"
 #include "tests/unit/search_code_reference.h"
 #include "worker/nearest.h"
 #include "worker/search_code.h"
 
 enum { SEED = 4711, ROWS = 64 };
-
-static uint64_t random_state;
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static float gaussian(void)
-{
-    double u = (double)((random_next() >> 11) + 1) * 0x1p-53,
-           v = (double)(random_next() >> 11) * 0x1p-53;
-    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
-}
 
 struct result {
     int rows, groups;
@@ -74,7 +57,7 @@ static float *random_target(int rows, int n)
     float *t = malloc((size_t)rows * (size_t)n * sizeof *t);
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < n; j++)
-            t[r * n + j] = 0.02f * (float)(1 + r % 3) * gaussian();
+            t[r * n + j] = 0.02f * (float)(1 + r % 3) * random_gaussian();
     return t;
 }
 
@@ -129,7 +112,7 @@ static void assert_near(double x, double y, double signal)
  * words are equally near but for rounding. */
 static int equal_rows(const struct shape *shape, const struct recipe *recipe)
 {
-    struct curvature *k = reference_curvature(shape->n, 1, 0.05, 0.003, -1, gaussian);
+    struct curvature *k = reference_curvature(shape->n, 1, 0.05, 0.003, -1, random_gaussian);
     float *target = random_target(shape->rows, shape->n);
     struct result r;
     struct reference_row row, sum = {0};
@@ -191,7 +174,7 @@ static void test_reference(void **state)
 static void check_descent(uint32_t d, int n, int rows)
 {
     static const uint32_t passes[] = {0, 1, 2, 4, 100};
-    struct curvature *k = reference_curvature(n, 1, 0.05, 0.003, n / 2, gaussian);
+    struct curvature *k = reference_curvature(n, 1, 0.05, 0.003, n / 2, random_gaussian);
     float *target = random_target(rows, n);
     double last = INFINITY;
     for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
@@ -234,7 +217,7 @@ static void test_descent(void **state)
  * what descent to its end does not. */
 static void check_joint(uint32_t d, int n, int rows)
 {
-    struct curvature *k = reference_curvature(n, 1, 0.05, 0.003, n / 2, gaussian);
+    struct curvature *k = reference_curvature(n, 1, 0.05, 0.003, n / 2, random_gaussian);
     float *target = random_target(rows, n);
     struct recipe recipe = recipe_of(true, 1, 100);
     struct result r;
@@ -281,7 +264,7 @@ static void test_quality(void **state)
     enum { N = 256 };
     (void)state;
     random_state = SEED + 2;
-    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, gaussian);
+    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, random_gaussian);
     float *target = random_target(ROWS, N);
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
         struct recipe recipe = recipe_of(true, 2, 6);
@@ -308,7 +291,7 @@ static void test_rows(void **state)
     (void)state;
     recipe.joint = 1;
     random_state = SEED + 3;
-    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, 9, gaussian);
+    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, 9, random_gaussian);
     float *target = random_target(ROWS, N);
     memset(target + 3 * N, 0, N * sizeof *target);
     for (int r = 0; r < ROWS; r++)
@@ -342,7 +325,7 @@ static void test_limits(void **state)
     struct result r;
     (void)state;
     random_state = SEED + 4;
-    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, gaussian);
+    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, random_gaussian);
     float *u = k->u, *target = random_target(2, N);
     k->u = NULL;
     run(k, D, &recipe, target, 2, &r);
@@ -384,11 +367,11 @@ static void test_variants(void **state)
         struct nearest *n;
         assert_int_equal(nearest_create(&n, &codebook_table[i], &e), OK);
         for (int j = 0; j < CODEBOOK_WORDS; j++)
-            norm[j] = fabsf(gaussian());
+            norm[j] = fabsf(random_gaussian());
         for (int j = 0; j < d * ROWS; j++)
-            x[j] = gaussian();
+            x[j] = random_gaussian();
         for (int j = 0; j < d * STRIDE; j++)
-            h[j] = gaussian();
+            h[j] = random_gaussian();
         for (int v = 0; v < nearest_variants(); v++) {
             nearest_use(n, v);
             memset(y[v > 0], 0, sizeof y[0]);
@@ -417,7 +400,7 @@ static void test_threads(void **state)
     (void)state;
     recipe.joint = 1;
     random_state = SEED + 6;
-    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, gaussian);
+    struct curvature *k = reference_curvature(N, 1, 0.05, 0.003, -1, random_gaussian);
     float *target = random_target(ROWS, N);
     int before = omp_get_max_threads();
     omp_set_num_threads(THREADS);
