@@ -18,7 +18,7 @@
 #include "common/recipe.h"
 #include "common/transport.h"
 
-#define WIRE_VERSION 4u
+#define WIRE_VERSION 5u
 #define WIRE_HEADER_MAX 65536u
 #define WIRE_PAYLOAD_MAX (1u << 30)                      /* bytes of f32 activations or logits */
 #define WIRE_FRAME_MAX (WIRE_PAYLOAD_MAX + WIRE_HEADER_MAX + 4u) /* bytes of a whole frame */
@@ -46,7 +46,7 @@ enum message_kind {
     MSG_CALIB,     /* 0 -> rank, before COMPRESS: the calibration text; payload u32, see below */
     MSG_MOMENTS,   /* rank <-> 0: floats of a node of moments, or of the sum of all */
     MSG_PART,      /* rank -> every other rank: bytes of a tensor that all work on together */
-    MSG_MEASURED,  /* 0 -> 0: what the measuring pass says of a matrix */
+    MSG_MEASURED,  /* rank -> 0: what the measuring pass says of a matrix */
     MSG_GRADIENT,  /* rank <-> 0: gradients of a window while distilling, or their sum; f32 */
     MSG_TUNED,     /* 0 -> 0: a step of distilling is done */
     MSG_WANT,      /* rank -> 0: send me the finished units of this block, as PART */
@@ -210,7 +210,7 @@ struct msg_measured {
     uint32_t block, kind; /* enum tensor_kind */
     bool columns;         /* column scales pay */
     double loss[UNIT_CHOICES]; /* per weight, in the order of form_choice, 0 for a type whose block does not
-                                * divide the rows; zeros with importance */
+                                * divide the rows and for what other ranks try; zeros with importance */
     bool importance;      /* sent after the losses of all matrices: */
     double energy;        /* ... what a loss of 1 costs */
 };

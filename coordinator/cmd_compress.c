@@ -300,22 +300,28 @@ static enum status send_text(struct compression *k, int rank, struct error *e)
     return loop_send(k->cluster->loop, rank, &m, e);
 }
 
+/* Each rank tells what it has measured of a matrix, and rank 0 in the end what an error in it costs. */
+static uint32_t measurements(const struct compression *k)
+{
+    return k->n_matrices * ((uint32_t)k->cluster->size + 1);
+}
+
 static enum status take_measured(struct compression *k, const struct message *m, struct error *e)
 {
-    FAIL_IF(m->peer != 0 || !k->measure, e, ERR_PEER,
+    FAIL_IF(!k->measure, e, ERR_PEER,
             "rank %d sent measurements, which were not expected", m->peer);
     TRY(compress_take_measured(k->units, k->n, &m->measured, e));
     char detail[64];
     snprintf(detail, sizeof detail, "block %u of %u: %s", m->measured.block + 1,
              k->source->config.block_count, compress_step_name((enum tensor_kind)m->measured.kind));
-    progress_update(&k->progress, (double)++k->n_measured / (2 * k->n_matrices), detail);
+    progress_update(&k->progress, (double)++k->n_measured / measurements(k), detail);
     return OK;
 }
 
 static bool all_measured(void *self)
 {
     const struct compression *k = self;
-    return k->n_measured == 2 * k->n_matrices; /* energies, then importances */
+    return k->n_measured == measurements(k);
 }
 
 static enum status send_text_to_all(struct compression *k, struct error *e)

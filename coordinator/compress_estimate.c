@@ -91,9 +91,10 @@ void estimate_parts(const struct estimate_job *job, const struct msg_probed *slo
     memset(part, 0, ESTIMATE_PARTS * sizeof *part);
     if (job->measure)
         part[n++] = (struct estimate_part){
-            "measuring pass", all * (forward + squares) + 4.0 / 3 * cubes * c->block_count + tried,
+            "measuring pass",
+            all * (forward + squares) + 4.0 / 3 * cubes * c->block_count * job->ranks + tried,
             mine * (p->forward + p->moments) +
-                p->factor * (4.0 / 3 / each) * cubes / first * c->block_count + tried * row};
+                p->factor * (4.0 / 3 / each) * cubes / first * c->block_count + tried * row / job->ranks};
     part[n++] =
         (struct estimate_part){"forward, two streams", 2 * all * forward, 2 * mine * p->forward};
     part[n++] =

@@ -219,8 +219,10 @@ static enum status use(struct compress_journal *j, struct error *e)
         TRY(take_lines(j, &id, e));
     /* The measurements are written in one piece; torn, they are none. */
     bool torn = j->n_measured > 0 && j->n_measured < j->n_matrices;
-    for (uint32_t i = 0; i < j->n && torn; i++)
+    for (uint32_t i = 0; i < j->n && torn; i++) {
         j->units[i].measured = j->units[i].columns = false;
+        memset(j->units[i].loss, 0, sizeof j->units[i].loss);
+    }
     if (worth > 0 && !torn)
         return OK;
     if (resume)

@@ -67,9 +67,12 @@ enum status compress_take_measured(struct plan_unit *units, uint32_t n,
         struct plan_unit *u = &units[i];
         if (!plan_is_matrix(u) || u->block != m->block || (uint32_t)u->kind != m->kind)
             continue;
-        FAIL_IF(u->measured != m->importance, e, ERR_PEER, "%s was measured out of turn", u->name);
-        for (int d = 0; d < UNIT_CHOICES; d++)
-            u->loss[d] = m->importance ? u->loss[d] * m->energy : m->loss[d];
+        FAIL_IF(m->importance && !u->measured, e, ERR_PEER, "%s was measured out of turn", u->name);
+        for (int d = 0; d < UNIT_CHOICES; d++) {
+            FAIL_IF(!m->importance && m->loss[d] != 0 && u->loss[d] != 0, e, ERR_PEER,
+                    "%s was measured twice", u->name);
+            u->loss[d] = m->importance ? u->loss[d] * m->energy : u->loss[d] + m->loss[d];
+        }
         u->columns = m->importance ? u->columns : m->columns;
         u->measured = true;
         return OK;

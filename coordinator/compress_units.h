@@ -15,8 +15,9 @@ enum status compress_units(const struct weights *w, struct plan_unit **units, ui
 enum status compress_deal(const struct plan_unit *units, uint32_t n, uint32_t blocks,
                           uint32_t ranks, uint32_t *rank_of, struct error *e);
 
-/* Takes what the measuring pass says of a matrix into its unit. Errors: ERR_PEER for a matrix that
- * is none, or is known already. */
+/* Takes what the measuring pass says of a matrix into its unit: losses of some choices, whose other losses are
+ * zeros, or, when all of them are there, what they are to be multiplied by. Errors: ERR_PEER for a matrix that is
+ * none, and for a choice that is known already. */
 enum status compress_take_measured(struct plan_unit *units, uint32_t n,
                                    const struct msg_measured *m, struct error *e);
 

@@ -286,8 +286,7 @@ static enum status gather(struct calibrated *c, bool *busy, struct error *e)
         c->phase = PHASE_PREPARE;
         return OK;
     }
-    if (c->loop->transport->rank == 0)
-        TRY(calibrated_measure(c, e));
+    TRY(calibrated_measure(c, e));
     drop_moments(c);
     c->phase = PHASE_ADVANCE;
     return OK;

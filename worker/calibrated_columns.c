@@ -152,15 +152,24 @@ static enum status try_choice(int choice, const struct curvature *k, const struc
     return status;
 }
 
-/* loss[from] to loss[to - 1] of the sampled rows, by the very searches that the matrix will meet. */
-static enum status try_choices(const struct calibrated *c, const struct curvature *k, int from,
-                               int to, const float *rows, int count, double *loss, struct error *e)
+/* Whether this rank tries a choice of matrix i: all ranks take turns. */
+static bool is_mine(const struct calibrated *c, int i, int choice)
+{
+    const struct transport *t = c->loop->transport;
+    return (i * UNIT_CHOICES + choice) % t->size == t->rank;
+}
+
+/* loss[from] to loss[to - 1] of the sampled rows of matrix m, those of this rank, by the very searches that the
+ * matrix will meet. */
+static enum status try_choices(const struct calibrated *c, const struct curvature *k, int m,
+                               int from, int to, const float *rows, int count, double *loss,
+                               struct error *e)
 {
     enum status status = OK;
 #pragma omp parallel for num_threads(c->threads) schedule(dynamic)
     for (int i = from; i < to; i++) {
         struct error mine = {0};
-        if (try_choice(i, k, &c->recipe, rows, count, &loss[i], &mine) == OK)
+        if (!is_mine(c, m, i) || try_choice(i, k, &c->recipe, rows, count, &loss[i], &mine) == OK)
             continue;
 #pragma omp critical(try_choices)
         if (status == OK) {
@@ -203,9 +212,10 @@ static enum status measure_matrix(const struct calibrated *c, const struct curva
     TRY(mem_array(&rows, (size_t)count * t->cols, sizeof *rows, "rows of a matrix", e));
     enum status status = sample(t, scale, rows, count, e);
     if (status == OK)
-        status = try_choices(c, k, from, to, rows, count, loss, e);
+        status = try_choices(c, k, i, from, to, rows, count, loss, e);
     for (int choice = CODEBOOK_COUNT; choice < to; choice++)
-        loss[choice] += activation_loss(k, rows, count);
+        if (is_mine(c, i, choice))
+            loss[choice] += activation_loss(k, rows, count);
     free(rows);
     return status;
 }

@@ -198,7 +198,7 @@ static enum status answer(struct calibrated *c, bool *done, struct error *e)
 {
     bool more = false;
     int size = c->loop->transport->size;
-    if (!c->measuring && size > 1)
+    if (size > 1)
         TRY(send_some(c, 1, size, &more, e));
     *done = !more;
     for (int r = 1; r < size && *done; r++)

@@ -135,9 +135,9 @@ enum status calibrated_share_moments(struct calibrated *c, struct error *e);
 /* A MSG_MOMENTS of the step in work. */
 enum status calibrated_take_moments(struct calibrated *c, const struct message *m, struct error *e);
 /* A piece of the exchange, if there is any; sets *busy then. *done: the sum over all lanes is there and, at
- * rank 0, on its way to all (measuring: only that it goes on). */
+ * rank 0, on its way to all. */
 enum status calibrated_gathered(struct calibrated *c, bool *busy, bool *done, struct error *e);
-/* The sum; not for other ranks than 0 while measuring. */
+/* The sum. */
 enum status calibrated_node(struct calibrated *c, struct moments_node *out, struct error *e);
 
 /* calibrated_columns.c: column scales and measured costs of the step in work. */
@@ -145,7 +145,7 @@ enum status calibrated_node(struct calibrated *c, struct moments_node *out, stru
 enum status calibrated_column_scale(struct calibrated *c, float **scale, struct error *e);
 /* Takes curvature_scale by scale [k->n], powers of two, back to the last bit. Errors: ERR_MEMORY. */
 enum status calibrated_unscale(struct curvature *k, const float *scale, struct error *e);
-/* Rank 0: sends a MSG_MEASURED for each matrix of the step. */
+/* Tries this rank's share of the forms of the step's matrices, and sends a MSG_MEASURED of it for each matrix. */
 enum status calibrated_measure(struct calibrated *c, struct error *e);
 
 /* calibrated_search.c: the bands of one product. */
