@@ -63,7 +63,7 @@ job() {
         sed -n 's/^  all  *\([0-9.e+]*\).*/flop \1/p' "$work/plan"
         sed 's/^/cpu /' "$work/cpu"
         echo "wall $(json_get "$work/part.json" seconds)"
-        awk '/"name": "(token_embd|output).weight"/ { on = 1 } on && /"seconds"/ { gsub(/[^0-9.e-]/, ""); print "once", $0; on = 0 }' \
+        awk '/"name": "(token_embd|output).weight"/ { on = 1 } on && /"seconds"/ { sub(/.*: */, ""); print "once", $0 + 0; on = 0 }' \
             "$work/part.json"
     } | awk -v blocks="$blocks" -v depth="$depth" -v sgemm="$sgemm" '
         { sum[$1] += $2 + $3 }
