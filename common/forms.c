@@ -61,6 +61,25 @@ enum unit_method form_choice(int i, uint32_t *d)
     return i < CODEBOOK_COUNT ? UNIT_CODE : i == CODEBOOK_COUNT ? UNIT_Q4_0 : UNIT_Q8_0;
 }
 
+double form_error(enum unit_method method, uint32_t d)
+{
+    switch (method) { /* of 600 blocks and more */
+    case UNIT_CODE:
+        return codebook_for(d)->error;
+    case UNIT_Q8_0:
+        return 2.86e-5;
+    case UNIT_Q4_0:
+        return 7.36e-3;
+    case UNIT_Q2_0:
+        return 0.122;
+    case UNIT_Q1_0:
+    case UNIT_SIGN:
+        return 0.361;
+    default:
+        return 0;
+    }
+}
+
 static enum status add(struct form *f, const char *suffix, enum dtype dtype, uint32_t dims,
                        const uint64_t *dim, struct error *e)
 {

@@ -43,6 +43,10 @@ void form_add_columns(struct form *f, uint64_t cols);
  * weights a byte), then Q4_0 and Q8_0 (*d 0). */
 enum unit_method form_choice(int i, uint32_t *d);
 
+/* Relative squared error of Gaussian weights in a form, each block or group stored by itself as well as can be; 0
+ * for floats. d: UNIT_CODE only, one that has a codebook. */
+double form_error(enum unit_method method, uint32_t d);
+
 /* The element type of a method's main tensor (I8 for codes). */
 enum dtype form_dtype(enum unit_method method);
 /* "code", "sign", "q8_0", ... */

@@ -97,12 +97,12 @@ static enum status choose(struct plan_unit *u, int choice, struct error *e)
     return set_form(u, 0, e);
 }
 
-/* Relative squared error of a type on Gaussian data, rounded to nearest. */
+/* Relative squared error of a choice on Gaussian weights. */
 static double plain_error(int choice)
 {
-    if (choice < CODEBOOK_COUNT)
-        return codebook_table[choice].error;
-    return choice == CODEBOOK_COUNT ? 7.36e-3 : 2.86e-5; /* Q4_0, Q8_0: of 20000 blocks */
+    uint32_t d;
+    enum unit_method method = form_choice(choice, &d);
+    return form_error(method, d);
 }
 
 /* What a choice costs u, for the choice between matrices.

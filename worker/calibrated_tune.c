@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "common/calib_memory.h"
+#include "common/codebook.h"
+#include "common/forms.h"
 #include "common/mem.h"
 #include "worker/calibrated_private.h"
 #include "worker/tune_adam.h"
@@ -19,14 +21,16 @@ struct tuned_matrix {
     struct shared_unit *unit;
     uint16_t *base; /* [tune_matrix_scales] as searched */
     size_t latents; /* where they begin among the values */
+    float pace;     /* its rate as a share of the recipe's */
 };
 
 struct tuning {
     struct model_config config; /* rows of q and k as the student's */
     struct binder binder;       /* norms and biases */
     struct block_weights *blocks;
-    float **norm, *norm_base; /* [2 blocks + 1] views of hidden weights each; [2 blocks + 1][hidden] */
-    float *output_norm;       /* [hidden] */
+    float **norm,
+        *norm_base;     /* [2 blocks + 1] views of hidden weights each; [2 blocks + 1][hidden] */
+    float *output_norm; /* [hidden] */
     struct tuned_matrix *matrix; /* [blocks][TUNE_MATRICES] */
     struct tuned_model model;
     struct tune_adam adam;
@@ -35,7 +39,7 @@ struct tuning {
     float *value;      /* [size] at rank 0, else [parameters] */
     float *gradient;   /* [batch][size] at rank 0, else [1][size] */
     struct nearest *nearest[CODEBOOK_COUNT];
-    uint8_t *news;     /* [news_bytes] rank 0 of several: the sum by parameters, then all codes */
+    uint8_t *news; /* [news_bytes] rank 0 of several: the sum by parameters, then all codes */
     size_t news_bytes;
     double kl[MOMENT_LANES];
     bool there[MOMENT_LANES]; /* rank 0: gradients of the step's lanes */
@@ -84,6 +88,14 @@ static double token_weight(const struct calibrated *c)
 
 /* Opening */
 
+/* How far the multipliers of a matrix have to go is in proportion to what its form gets wrong; the recipe's rate is
+ * that of codes of 1 bit, and of worse. At 8 bits such steps would do more harm than good. */
+static float pace_of(const struct compress_unit *u)
+{
+    double share = form_error((enum unit_method)u->method, u->d) / codebook_for(8)->error;
+    return share < 1 ? (float)sqrt(share) : 1.0f;
+}
+
 static enum status bind_students(struct calibrated *c, struct tuning *t, struct error *e)
 {
     uint32_t blocks = c->weights->config.block_count;
@@ -99,6 +111,7 @@ static enum status bind_students(struct calibrated *c, struct tuning *t, struct 
             for (int i = 0; i < products[s]->count; i++, k++) {
                 struct tuned_matrix *m = &t->matrix[(size_t)b * TUNE_MATRICES + (size_t)k];
                 m->unit = calibrated_unit_at(c, b, s, i);
+                m->pace = pace_of(&m->unit->unit);
                 products[s]->m[i] = student_view(&m->unit->student);
                 size_t scales = tune_matrix_scales(&products[s]->m[i]);
                 TRY(mem_array(&m->base, scales, sizeof *m->base, "scales to tune", e));
@@ -322,12 +335,44 @@ static enum status recode(struct calibrated *c, float *sum, struct error *e)
     return bad > 0 ? out_of_range(e) : OK;
 }
 
+/* Count parameters from at on, at a rate in the mean of that of n matrices from m on. */
+static bool move_range(struct calibrated *c, const float *sum, const float *at, size_t count,
+                       const struct tuned_matrix *m, size_t n)
+{
+    struct tuning *t = c->tuning;
+    float pace = 0;
+    for (size_t i = 0; i < n; i++)
+        pace += m[i].pace / (float)n;
+    float rate = pace * tune_adam_rate((float)c->recipe.rate, t->step, t->steps);
+    return tune_adam_update(&t->adam, t->value, sum, (size_t)(at - t->value), count, rate);
+}
+
+/* The rows of a block's matrices, then its norms, which stand before and among all of these. */
+static bool move_block(struct calibrated *c, const float *sum, uint32_t b)
+{
+    struct tuning *t = c->tuning;
+    const struct tuned_matrix *m = &t->matrix[(size_t)b * TUNE_MATRICES];
+    struct tune_vector log =
+        tune_block_vector(&t->config, t->value + b * tune_block_size(&t->config));
+    bool good = true;
+    for (int k = 0; k < TUNE_MATRICES && good; k++) {
+        size_t rows = (size_t)tune_block_matrix(&t->blocks[b], (enum tune_matrix)k)->rows;
+        good = move_range(c, sum, log.row[k], rows, &m[k], 1);
+    }
+    return good && move_range(c, sum, log.attn_norm, t->config.hidden, m, TUNE_MATRICES) &&
+           move_range(c, sum, log.ffn_norm, t->config.hidden, m, TUNE_MATRICES);
+}
+
 /* One step of Adam by the sum of the gradients; codes have been chosen before. */
 static enum status move(struct calibrated *c, const float *sum, struct error *e)
 {
     struct tuning *t = c->tuning;
-    float rate = tune_adam_rate((float)c->recipe.rate, t->step, t->steps);
-    if (!tune_adam_update(&t->adam, t->value, sum, 0, t->parameters, rate))
+    size_t hidden = t->config.hidden, blocks = t->config.block_count;
+    for (uint32_t b = 0; b < blocks; b++)
+        if (!move_block(c, sum, b))
+            return out_of_range(e);
+    if (!move_range(c, sum, t->value + t->parameters - hidden, hidden, t->matrix,
+                    blocks * TUNE_MATRICES))
         return out_of_range(e);
     apply(c);
     t->step++;
@@ -414,8 +459,8 @@ enum status calibrated_take_gradient(struct calibrated *c, const struct message 
     bool sum = g->lane == MOMENT_LANES && c->loop->transport->rank != 0;
     FAIL_IF(g->step != t->step ||
                 m->payload_bytes != (sum ? t->news_bytes : t->size * sizeof(float)) ||
-                (!sum && (i >= c->recipe.batch || (int)g->lane != lane_of(c, t->step, i) ||
-                          t->there[i])),
+                (!sum &&
+                 (i >= c->recipe.batch || (int)g->lane != lane_of(c, t->step, i) || t->there[i])),
             e, ERR_PEER, "rank %d sent a gradient that was not expected", m->peer);
     if (sum) {
         tune_adam_begin(&t->adam);
