@@ -39,7 +39,7 @@ struct options { /* strings are borrowed from argv */
     const char *against;     /* eval --against */
     /* compress */
     const char *method;      /* "code", "sign", "q8_0", "q4_0", "q2_0", "q1_0" */
-    double bits;             /* --bits, 0.5 to 8.5 (bench: 4) */
+    double bits;             /* --bits, 0.5 to 16 (bench: 4) */
     bool has_bits;
     double outliers;         /* --outliers, share, default 0.02 */
     const char *embeddings;  /* --embeddings: type of embeddings and head, default q8_0 */

@@ -27,14 +27,14 @@ const struct option_rule option_rules[] = {
     {"output", 'o', OPTION_STRING, AT(output), 0, 0, 0, NULL, COMPRESS, "FILE",
      "the GGUF file to write"},
     {"method", 0, OPTION_CHOICE, AT(method), 0, 0, 0, methods, COMPRESS, "NAME",
-     "code: one byte per 2 to 16 weights, and q4_0 or q8_0 for the\n"
-     "matrices that need more, as --bits allows (default);\n"
+     "code: one byte per 2 to 16 weights, and q4_0, q8_0 or\n"
+     "f16 for the matrices that need more, as --bits allows (default);\n"
      "q8_0, q4_0, q2_0, q1_0: standard types that other GGUF runtimes\n"
      "read, of 8.5, 4.5, 2.25 and 1.125 bits;\n"
      "sign: signs, a scale per 128, the largest 2 % in F16: about\n"
      "2.4 bits per weight, see --outliers; never calibrated"},
-    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 8.5, NULL, COMPRESS, "B",
-     "bits per weight of the matrices for method code, 0.5 to 8.5\n(default 1)"},
+    {"bits", 0, OPTION_REAL, AT(bits), AT(has_bits), 0.5, 16, NULL, COMPRESS, "B",
+     "bits per weight of the matrices for method code, 0.5 to 16\n(default 1)"},
     {"outliers", 0, OPTION_REAL, AT(outliers), 0, 0, 0.5, NULL, COMPRESS, "SHARE",
      "share of weights that method sign restores in F16, each for\n64 bits (default 0.02)"},
     {"embeddings", 0, OPTION_CHOICE, AT(embeddings), 0, 0, 0, embedding_types, COMPRESS, "TYPE",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The smallest --bits, in steps of 0.1, with which MODEL loses less than LOSS (0.5) percent of its perplexity on TEXT:
-# found by halving 0.5 to 8.5, as if more bits were always better. Prints each try. DISTILL (0) passes over the
+# found by halving 0.5 to 16, as if more bits were always better. Prints each try. DISTILL (0) passes over the
 # calibration text tune each of them.
 # Usage: [LOSS=PERCENT] [DISTILL=N] tests/bench/smallest.sh SBIT MODEL TEXT [CTX [CALIB [TOKENS]]]
 set -eu
@@ -21,14 +21,14 @@ enough() {
 }
 
 table_begin
-low=4 high=86 # tenths: too few; enough, or one more than there are
+low=4 high=161 # tenths: too few; enough, or one more than there are
 while [ $((high - low)) -gt 1 ]; do
     middle=$(((low + high) / 2))
     if enough $middle; then high=$middle; else low=$middle; fi
 done
 echo
-if [ $high -gt 85 ]; then
-    echo "not even 8.5 bits per weight lose less than $loss % of perplexity"
+if [ $high -gt 160 ]; then
+    echo "not even 16 bits per weight lose less than $loss % of perplexity"
     exit 1
 fi
 awk -v t=$high -v l="$loss" 'BEGIN { printf "below %s %% loss of perplexity: --bits %.1f\n", l, t / 10 }'

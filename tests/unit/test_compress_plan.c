@@ -298,7 +298,7 @@ static void test_odd_rows(void **state)
     bool f16 = false;
     (void)state;
     uint32_t n = make_units(&stories, units);
-    for (double bits = 1; bits <= 8.5; bits += 0.5) {
+    for (double bits = 1; bits <= 16; bits += 0.5) {
         struct plan_totals t = plan(units, n, "code", bits);
         printf("asked %.1f, planned %.4f\n", bits, bits_of(&t));
         assert_true(bits_of(&t) <= bits && bits_of(&t) > bits - 0.61); /* one step to F16 */
@@ -306,12 +306,70 @@ static void test_odd_rows(void **state)
         for (uint32_t i = 0; i < n; i++) {
             const struct plan_unit *u = &units[i];
             bool odd = plan_is_matrix(u) && u->cols == 172;
-            assert_true(u->method != UNIT_F16 || odd);
+            assert_true(u->method != UNIT_F16 || odd || bits > 8.5);
             assert_true(!odd || u->method == UNIT_CODE || u->method == UNIT_F16);
             f16 = f16 || u->method == UNIT_F16;
         }
     }
     assert_true(f16);
+}
+
+/* Whatever the others would lose: where rows fit all types F16 is none of the choices while Q8_0
+ * throughout is within reach, nor is memory set aside for it. */
+static void test_no_f16(void **state)
+{
+    static const double asked[] = {0.8, 2, 4.3, 6, 8, 8.5};
+    struct plan_unit units[MAX_UNITS];
+    (void)state;
+    srand(6);
+    for (size_t a = 0; a < sizeof asked / sizeof asked[0]; a++) {
+        uint32_t n = random_units(units);
+        for (uint32_t i = 0; i < n; i++) /* as beside massive columns */
+            if (units[i].kind == KIND_DOWN)
+                units[i].loss[CODEBOOK_COUNT] = units[i].loss[CODEBOOK_COUNT + 1] = 1e6;
+        plan(units, n, "code", asked[a]);
+        for (uint32_t i = 0; i < n; i++) {
+            const struct plan_unit *u = &units[i];
+            uint64_t weights = u->rows * u->cols, most = weights * 17 / 16;
+            assert_int_not_equal(u->method, UNIT_F16);
+            if (plan_is_matrix(u))
+                assert_true(plan_most_bytes(u, asked[a]) <= most + 2 * (u->rows + u->cols));
+        }
+    }
+}
+
+static uint32_t count_f16(const struct plan_unit *units, uint32_t n)
+{
+    uint32_t f16 = 0;
+    for (uint32_t i = 0; i < n; i++)
+        f16 += plan_is_matrix(&units[i]) && units[i].method == UNIT_F16;
+    return f16;
+}
+
+/* From 8.5 bits on, first of what loses most as Q8_0; 16 are F16 throughout, measured or not. */
+static void test_f16(void **state)
+{
+    struct plan_unit units[MAX_UNITS];
+    uint32_t n = 0;
+    (void)state;
+    srand(7);
+    n = random_units(units);
+    for (uint32_t i = 0; i < n; i++)
+        units[i].loss[CODEBOOK_COUNT + 1] = units[i].kind == KIND_V ? 1e-3 : 1e-9;
+    for (double bits = 8.6; bits <= 16; bits += 0.2) {
+        struct plan_totals t = plan(units, n, "code", bits);
+        assert_true(bits_of(&t) <= bits && bits_of(&t) > bits - 0.32); /* one step of a gate */
+        assert_true(count_f16(units, n) > 0);
+    }
+    plan(units, n, "code", 9);
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(units[i].kind != KIND_V || units[i].method == UNIT_F16);
+    for (int measured = 1; measured >= 0; measured--) {
+        struct plan_totals t = plan(units, n, "code", 16);
+        assert_int_equal(count_f16(units, n), 7 * demo.blocks);
+        assert_true(bits_of(&t) == 16);
+        n = make_units(&demo, units);
+    }
 }
 
 static void test_measured_once(void **state)
@@ -429,7 +487,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     check_refused("code", "q8_0", 0.49);
-    check_refused("code", "q8_0", 8.51);
+    check_refused("code", "q8_0", 16.01);
     check_refused("code", "q8_0", 0.0 / 0.0);
     check_refused("zip", "q8_0", 1);
     check_refused("code", "code", 1);
@@ -529,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_uneven_losses), cmocka_unit_test(test_coded_embeddings),
         cmocka_unit_test(test_ratios),        cmocka_unit_test(test_mixture),
         cmocka_unit_test(test_block_limit),   cmocka_unit_test(test_odd_rows),
+        cmocka_unit_test(test_no_f16),        cmocka_unit_test(test_f16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,8 +160,8 @@ static void test_unknown(void **state)
 static void test_bad_values(void **state)
 {
     (void)state;
-    bad("sbit compress a -o b --bits 0.4", "out of range: 0.5 to 8.5");
-    bad("sbit compress a -o b --bits 8.6", "out of range");
+    bad("sbit compress a -o b --bits 0.4", "out of range: 0.5 to 16 ");
+    bad("sbit compress a -o b --bits 16.1", "out of range: 0.5 to 16 ");
     bad("sbit compress a -o b --bits nan", "takes a number");
     bad("sbit compress a -o b --bits 1x", "takes a number");
     bad("sbit compress a -o b --bits 0x1", "takes a number");
