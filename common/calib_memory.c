@@ -112,8 +112,7 @@ static uint64_t parameters(const struct model_config *c)
     return rows * c->block_count + w.hidden;
 }
 
-/* Weights of all blocks, rows filled up to whole bands. */
-static uint64_t latents(const struct model_config *c)
+uint64_t calib_recode_weights(const struct model_config *c)
 {
     struct widths w = widths_of(c);
     uint64_t rows =
@@ -124,7 +123,7 @@ static uint64_t latents(const struct model_config *c)
 
 bool calib_recodes(const struct model_config *c, double recode)
 {
-    return recode > 0 && latents(c) <= CALIB_RECODE_MOST;
+    return recode > 0 && calib_recode_weights(c) <= CALIB_RECODE_MOST;
 }
 
 /* A window going back through a block and the head. */
@@ -162,7 +161,7 @@ static uint64_t distill_bytes(const struct calib_job *job)
 {
     const struct model_config *c = job->config;
     uint64_t states = (uint64_t)job->context * c->hidden * (c->block_count + 2);
-    uint64_t recoded = calib_recodes(c, job->recode) ? latents(c) : 0;
+    uint64_t recoded = calib_recodes(c, job->recode) ? calib_recode_weights(c) : 0;
     return (states + (job->distill + 4) * (parameters(c) + recoded)) * sizeof(float);
 }
 

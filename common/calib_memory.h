@@ -51,6 +51,8 @@ struct calib_memory { /* bytes */
  * others, which send all gradients of a window in one message, one. Known by the shapes alone. */
 #define CALIB_RECODE_MOST ((uint64_t)1 << 26)
 bool calib_recodes(const struct model_config *c, double recode);
+/* Those weights, rows filled up to whole bands. */
+uint64_t calib_recode_weights(const struct model_config *c);
 
 /* What the measuring pass goes back through: of so many lanes (1, 2, 4, 8 or 16) the first rows of one window. So
  * many that what is kept of them stays small on all ranks together, and fewer where moments are not full, by

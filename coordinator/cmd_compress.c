@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/calib_memory.h"
 #include "common/codebook.h"
 #include "common/mem.h"
 #include "common/recipe.h"
@@ -111,6 +112,19 @@ static enum status plan(struct compression *k, struct error *e)
     return plan_compression(k->units, k->n, &k->settings, &k->totals, e);
 }
 
+/* What --distill will not do, before hours of work. */
+static void report_tuned(const struct compression *k, const struct recipe *recipe)
+{
+    const struct model_config *c = &k->source->config;
+    if (k->distilled && recipe->recode > 0 && !calib_recodes(c, recipe->recode) &&
+        strcmp(k->options->method, "code") == 0)
+        fprintf(stderr,
+                "sbit: distillation leaves byte codes as they are and tunes row scales and norms: "
+                "the blocks have %.1f million weights, and it chooses codes anew up to %.1f "
+                "million\n",
+                1e-6 * (double)calib_recode_weights(c), 1e-6 * (double)CALIB_RECODE_MOST);
+}
+
 static enum status plan_memory(struct compression *k, const struct recipe *recipe, struct error *e)
 {
     const struct memory_job job = {k->source, k->units,      k->n,           k->measure,
@@ -139,6 +153,7 @@ static enum status prepare(struct compression *k, struct error *e)
     TRY(calibration_read(&k->text, o, k->tokenizer, &k->source->config, k->cluster, e));
     k->keys =
         (struct compress_calibration){k->text.hash, k->text.tokens, k->text.context, k->recipe};
+    report_tuned(k, &recipe);
     return plan_memory(k, &recipe, e);
 }
 

@@ -71,6 +71,24 @@ cmp distilled.gguf distilled2.gguf || fail "two threads distil another file"
 make distilled3 3 --bits 1 --distill 1 --threads 1 "${SHORT[@]}"
 cmp distilled.gguf distilled3.gguf || fail "three ranks distil another file"
 
+# Too many weights for codes to be chosen anew: said before the work begins.
+"$TOOLS/make_model" "$DEMO" big.gguf 20 512 1536 8 8 || { fail make_model; finish; }
+# tells WANTED SRC ARGS...: how often that is said.
+tells() {
+    local wanted=$1 said
+    shift
+    "$SBIT" compress "$@" -o new.gguf --dry-run --calib-tokens 256 --calib-ctx 16 >log 2>&1 || { fail "dry run $*"; cat log; }
+    said=$(grep -c 'distillation leaves byte codes.*tunes row scales and norms.* 74[.]1 million.* 67[.]1 million' log)
+    [ "$said" -eq "$wanted" ] || { fail "says $said times that codes stay: $*"; cat log; }
+}
+tells 1 big.gguf --distill 2
+tells 1 big.gguf --recipe distill=2
+tells 0 big.gguf
+tells 0 big.gguf --distill 2 --recipe recode=0
+tells 0 big.gguf --distill 2 --method q4_0
+tells 0 "$DEMO" --distill 2
+rm big.gguf
+
 # Standard types: the same bytes say more.
 for method in q4_0 q2_0 q1_0; do
     make "plain_$method" 0 --method $method --recipe plain "${FEW[@]}"
