@@ -217,10 +217,13 @@ static int be_other_rank(struct loop *loop, const struct options *o, enum status
                 served.text);
     if (!loop->stopped)
         transport_abort(loop->transport, 1);
-    return status != OK || started != OK || loop->stop_failed;
+    return started != OK ? exit_code(started) : status != OK || loop->stop_failed;
 }
 
-static int run_rank(const struct options *o, struct transport *t, struct error *e)
+/* A rank that cannot read its options joins too, since the others may have been given better ones:
+ * they shall hear of it at once, and rank 0 alone say it. */
+static int run_rank(const struct options *o, struct transport *t, enum status parsed,
+                    struct error *e)
 {
     struct loop *loop;
     struct worker *worker = NULL;
@@ -228,7 +231,7 @@ static int run_rank(const struct options *o, struct transport *t, struct error *
         complain(e);
         return 1;
     }
-    enum status started = start_rank(loop, &worker, e);
+    enum status started = parsed == OK ? start_rank(loop, &worker, e) : parsed;
     int code =
         t->rank == 0 ? be_rank_zero(loop, o, started, e) : be_other_rank(loop, o, started, e);
     worker_free(worker);
@@ -294,10 +297,10 @@ int main(int argc, char **argv)
     struct error e = {0};
     struct transport *t = NULL;
     enum status parsed = options_parse(&o, argc, argv, &e);
-    bool alone = parsed != OK || !needs_ranks(o.command), launched = transport_mpi_launched();
+    bool alone = parsed == OK && !needs_ranks(o.command), launched = transport_mpi_launched();
     if (parsed == OK && (!alone || o.command == CMD_BENCH_KERNELS))
         limit_spinning(argv);
-    if (alone && !launched)
+    if (!launched && (alone || parsed != OK))
         return run_without_ranks(&o, parsed, 0, &e);
     struct error joining = {0};
     enum status joined =
@@ -307,7 +310,7 @@ int main(int argc, char **argv)
         return exit_code(joined);
     }
     if (!alone)
-        return run_rank(&o, t, &e);
+        return run_rank(&o, t, parsed, &e);
     int code = run_without_ranks(&o, parsed, t->rank, &e);
     transport_close(t);
     return code;
