@@ -105,6 +105,18 @@ static void print_number(const struct gguf *g, const char *key, const char *labe
         printf("    %-15s %g\n", label, v);
 }
 
+/* Ends the line of a matrix. Those outside the blocks are not calibrated: 0 stands for no loss
+ * known. */
+static void print_loss(const struct gguf_key *losses, uint64_t i)
+{
+    double loss;
+    if (losses && gguf_array_f64(losses, i, &loss) && loss > 0)
+        printf(" %14.6f", loss);
+    else if (losses)
+        printf(" %14s", "-");
+    putchar('\n');
+}
+
 static void print_matrices(const struct gguf *g)
 {
     const struct gguf_key *names = gguf_find_key(g, "singularbit.matrix_names");
@@ -112,20 +124,22 @@ static void print_matrices(const struct gguf *g)
     const struct gguf_key *ds = gguf_find_key(g, "singularbit.matrix_d");
     const struct gguf_key *bits = gguf_find_key(g, "singularbit.matrix_bits");
     const struct gguf_key *errors = gguf_find_key(g, "singularbit.matrix_error");
+    const struct gguf_key *losses = gguf_find_key(g, "singularbit.matrix_loss");
     struct gguf_string name, method;
     uint64_t at = 0, of_methods = 0, d = 0;
     double bit = 0, error = 0;
     if (!names || !methods || !ds || !bits || !errors)
         return;
-    printf("    %-22s %-6s %3s %8s %22s\n", "matrix", "method", "d", "bits",
-           "relative squared error");
+    printf("    %-22s %-6s %3s %8s %22s%s\n", "matrix", "method", "d", "bits",
+           "relative squared error", losses ? "  relative loss" : "");
     for (uint64_t i = 0; gguf_next_string(names, &at, &name); i++) {
         bool whole = gguf_next_string(methods, &of_methods, &method) && gguf_array_u64(ds, i, &d) &&
                      gguf_array_f64(bits, i, &bit) && gguf_array_f64(errors, i, &error);
         if (!whole)
             return;
-        printf("    %-22.*s %-6.*s %3" PRIu64 " %8.3f %22.6f\n", (int)name.size, name.data,
+        printf("    %-22.*s %-6.*s %3" PRIu64 " %8.3f %22.6f", (int)name.size, name.data,
                (int)method.size, method.data, d, bit, error);
+        print_loss(losses, i);
     }
 }
 
@@ -242,11 +256,12 @@ static json_t *compression_json(const struct weights *w)
         return json_null();
     const struct gguf *g = &w->gguf[0];
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o}", "method", json_stringn(method.data, method.size),
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "method", json_stringn(method.data, method.size),
         "matrix_names", strings_json(g, "singularbit.matrix_names"), "matrix_d",
         numbers_json(g, "singularbit.matrix_d"), "matrix_bits",
         numbers_json(g, "singularbit.matrix_bits"), "matrix_error",
-        numbers_json(g, "singularbit.matrix_error"), "notes", strings_json(g, "singularbit.notes"));
+        numbers_json(g, "singularbit.matrix_error"), "matrix_loss",
+        numbers_json(g, "singularbit.matrix_loss"), "notes", strings_json(g, "singularbit.notes"));
 }
 
 static enum status write_json(const struct weights *w, const struct tokenizer *t,

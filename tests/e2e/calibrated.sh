@@ -49,8 +49,15 @@ make other 3 --embeddings code4 --threads 2 "${SHORT[@]}"
 cmp one.gguf other.gguf || fail "--embeddings code4: 3 ranks make another file"
 "$SBIT" inspect one.gguf >out.txt && grep -q '^    token_embd  *code *2 *4[.]' out.txt || { fail "no embeddings of 4 bits"; cat out.txt; }
 
-# Each step of the recipe. One bit: where errors are large.
+# What was lost is in the file, but where nothing was calibrated.
+grep -q 'relative squared error *relative loss$' out.txt || { fail "no heads of losses"; cat out.txt; }
+grep -qE '^    blk[.]0[.]attn_q  *code .* 0[.][0-9]*[1-9][0-9]*$' out.txt || { fail "no loss of a matrix"; cat out.txt; }
+grep -qE '^    token_embd .* -$' out.txt || { fail "a loss of embeddings"; cat out.txt; }
+"$SBIT" inspect one.gguf --json out.json >/dev/null && json_get out.json matrix_loss | grep -q '^\[' || fail "no losses in JSON"
 make plain 0 --bits 1 --calib none
+"$SBIT" inspect plain.gguf >out.txt && ! grep -q 'relative loss' out.txt || { fail "losses without calibration"; cat out.txt; }
+
+# Each step of the recipe. One bit: where errors are large.
 make whole 0 --bits 1 "${FEW[@]}"
 make none 0 --bits 1 --recipe qep=0,feedback=0,descent=0,joint=0 "${FEW[@]}"
 make no_qep 0 --bits 1 --recipe qep=0 "${FEW[@]}"
