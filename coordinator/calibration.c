@@ -108,8 +108,10 @@ static enum status read_one(struct windows *w, uint32_t **ids, const struct opti
     enum status status = OK;
     if (text.size > 0 && memchr(text.bytes, 0, text.size))
         status = error_set(e, ERR_USAGE, "%s holds NUL bytes, so it is no text to calibrate on", name);
-    if (status == OK)
+    if (status == OK) {
+        text_note_foreign(&text, name);
         status = tokenise(w, ids, text.bytes, text.size, name, t, vocab, e);
+    }
     text_free(&text);
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/exactmath.h"
 #include "common/mem.h"
@@ -52,6 +53,7 @@ static enum status read_tokens(struct eval_job *job, struct error *e)
     const struct tokenizer *t = job->models.model.tokenizer;
     size_t n;
     TRY(text_read(&job->text, o->text, job->models.cluster, e));
+    text_note_foreign(&job->text, strcmp(o->text, "-") ? o->text : "standard input");
     TRY(tokenizer_encode(t, job->text.bytes, job->text.size, false, false, &job->ids, &n, e));
     TRY(open_model_check_ids(&job->models.model, job->ids, n, e));
     job->windows = (struct windows){.ids = job->ids,

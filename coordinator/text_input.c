@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 
 #define PIECE   65536
 #define LONGEST (UINT64_C(256) << 20) /* an endless input (/dev/zero) shall not fill the memory */
@@ -79,6 +81,25 @@ enum status text_read(struct text *t, const char *path, struct cluster *c, struc
     if (status != OK)
         text_free(t);
     return status;
+}
+
+void text_note_foreign(const struct text *t, const char *name)
+{
+    size_t foreign = 0, first = 0;
+    for (size_t i = 0; i < t->size;) {
+        int size = utf8_step(t->bytes + i, t->size - i);
+        if (size == 0)
+            break;
+        if (size < 0 && foreign == 0)
+            first = i;
+        foreign += size < 0 ? (size_t)-size : 0;
+        i += (size_t)abs(size);
+    }
+    if (foreign > 0)
+        fprintf(stderr,
+                "sbit: %zu of the %zu bytes of %s are no UTF-8, the first at offset %zu: what "
+                "is no text, or in another encoding, says little about a model\n",
+                foreign, t->size, name, first);
 }
 
 /* Moves the first n held bytes, and one newline that follows them, into *line. */

@@ -17,6 +17,9 @@ struct text {    /* any bytes, NUL-terminated besides */
  * the other ranks see that this one lives; c may be NULL. Errors: ERR_IO, ERR_MEMORY,
  * ERR_LIMIT above 256 MiB, ERR_INTERRUPTED. */
 enum status text_read(struct text *t, const char *path, struct cluster *c, struct error *e);
+/* Says on standard error how much of a text, by name, is no UTF-8, if anything is: it is no text then,
+ * or one in another encoding. A character that the end cuts off does not count. */
+void text_note_foreign(const struct text *t, const char *name);
 /* A copy of a string. */
 enum status text_copy(struct text *t, const char *string, struct error *e);
 void text_free(struct text *t);

@@ -203,6 +203,17 @@ refuses 'standard input holds 0' "$SBIT" compress "$DEMO" -o new.gguf --calib -
 refuses 'overwrite page.html' "$SBIT" compress "$DEMO" -o new.gguf --html page.html --json ./page.html
 refuses 'cannot write no/such/page.html' "$SBIT" compress "$DEMO" -o new.gguf --html no/such/page.html
 refuses 'overwrite text.txt' "$SBIT" compress "$DEMO" -o new.gguf --calib text.txt --html text.txt
+# What is no UTF-8 is used, but said to be none; a character that the end cuts off is as good as whole.
+printf 'Once upon a time there was a caf\xe9.\xff\xfe Once upon a time there was a dog.' >latin.txt
+printf 'Once upon a time there was a caf\xc3\xa9 \xc3' >cut.txt
+FOREIGN='^sbit: 3 of the 70 bytes of latin.txt are no UTF-8, the first at offset 32'
+"$SBIT" compress "$DEMO" -o new.gguf --dry-run --calib latin.txt >log 2>&1 || { cat log; fail "a text in Latin-1"; }
+grep -qE "$FOREIGN" log || { fail "does not say that a calibration text is no UTF-8"; cat log; }
+"$SBIT" eval "$DEMO" --text latin.txt >log 2>&1 || { cat log; fail "a text in Latin-1 to score"; }
+grep -qE "$FOREIGN" log || { fail "does not say that a text is no UTF-8"; cat log; }
+"$SBIT" eval "$DEMO" --text - <latin.txt 2>&1 | grep -q 'bytes of standard input are no UTF-8' || fail "standard input"
+"$SBIT" eval "$DEMO" --text cut.txt >log 2>&1 || { cat log; fail "a text that was cut"; }
+grep -q UTF-8 log && { fail "a text that was cut"; cat log; }
 # Too short a text is used, but said to be.
 printf 'the dog ran home %.0s' $(seq 20) >short.txt
 "$SBIT" compress "$DEMO" -o new.gguf --method q8_0 --calib short.txt --recipe descent=0,rounds=1 >log 2>&1 ||
