@@ -48,8 +48,8 @@ bool plan_is_matrix(const struct plan_unit *u);
 /* Fills the out members of units[n] and *totals. Code: every matrix starts with codes of the longest
  * groups, then the step to a better form with the greatest gain per bit is taken again and again
  * while the budget lasts: codes of shorter groups, Q4_0, Q8_0, and F16 where rows are no multiple of
- * their block or bits are more than 8.5; see compress_plan.c for the gain. Column scales are added where they pay and count.
- * Errors: ERR_USAGE for unknown words and bits outside 0.5 to 16. */
+ * their block or bits are more than 8.5; see compress_plan.c for the gain. Column scales are added
+ * where they pay and count. Errors: ERR_USAGE for unknown words and bits outside 0.5 to 16. */
 enum status plan_compression(struct plan_unit *units, uint32_t n, const struct plan_settings *s,
                              struct plan_totals *totals, struct error *e);
 
