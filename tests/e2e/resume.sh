@@ -123,6 +123,11 @@ storm() {
 storm $((KILLS_WANTED / 2 - 6)) 0 "${CODE[@]}"
 storm $((KILLS_WANTED / 2 - 6)) 3 "${CODE[@]}"
 storm 6 3 "${BLOCKS[@]}"
+storm 3 2 --bits 4.5 "${CODE[@]}"
+"$SBIT" inspect want.gguf >out.txt
+for method in code q4_0 q8_0; do
+    grep -q "^    blk[.].* $method " out.txt || { fail "4.5 bits without $method"; cat out.txt; }
+done
 SOURCE=$WORK/big.gguf
 storm 6 0 "${ALONE[@]}"
 storm 3 3 "${ALONE[@]}"
