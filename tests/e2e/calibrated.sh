@@ -78,6 +78,19 @@ cmp distilled.gguf distilled2.gguf || fail "two threads distil another file"
 make distilled3 3 --bits 1 --distill 1 --threads 1 "${SHORT[@]}"
 cmp distilled.gguf distilled3.gguf || fail "three ranks distil another file"
 
+# Two massive channels in every norm, made up for in the columns behind: the same bits from the model itself, and
+# codes with column scales hardly lose more.
+cp -rL "$DEMO" massive && chmod -R u+w massive && "$TOOLS/make_massive" massive || { fail make_massive; finish; }
+perplexity() {
+    "$SBIT" eval "$1" --text "$TEXT" --ctx 256 --json eval.json >log 2>&1 || cat log >&2
+    json_get eval.json perplexity
+}
+[ "$(perplexity massive)" = "$(perplexity "$DEMO")" ] || fail "massive channels make another model"
+must_compress 0 massive columns.gguf --bits 2 "${FEW[@]}"
+must_compress 0 massive no_columns.gguf --bits 2 --recipe columns=0 "${FEW[@]}"
+better columns no_columns 0.85 "with column scales where channels are massive"
+within "$(perplexity columns.gguf)" "$(perplexity "$DEMO")" 0.25 || fail "massive channels: perplexity $(perplexity columns.gguf)"
+
 # Too many weights for codes to be chosen anew: said before the work begins.
 "$TOOLS/make_model" "$DEMO" big.gguf 20 512 1536 8 8 || { fail make_model; finish; }
 # tells WANTED SRC ARGS...: how often that is said.
