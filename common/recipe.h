@@ -20,7 +20,7 @@ struct recipe {
     bool columns;    /* column scales where columns differ widely */
     bool measure;    /* bits per matrix by measured gain; else by the table of kinds */
     double shrink;   /* H <- (1 - shrink) H + shrink diag(H) */
-    double damp;     /* H <- H + damp mean(diag H) I */
+    double damp;     /* H <- H + damp level(H) I (worker/curvature.h) */
     uint32_t distill; /* passes over the calibration text that tune scales, norms and codes */
     double rate;     /* learning rate of the logarithms of scales and norms while distilling */
     double recode;   /* how far the latent weights go by which byte codes are chosen anew: their rate, in

@@ -7,6 +7,7 @@
 
 #include "common/mem.h"
 #include "worker/calibrated_private.h"
+#include "worker/median.h"
 
 enum { CHUNK_ROWS = 64, ACT_BLOCK = 32, ACT_TOP = 127 };
 
@@ -21,23 +22,6 @@ static enum status add_squares(const struct tensor *t, float *chunk, double *squ
             square[i % t->cols] += (double)chunk[i] * chunk[i];
     }
     return OK;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The middle of the squares that are not 0; 0 when there are none. sorted: room for n. */
-static double median(const double *square, size_t n, double *sorted)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        if (square[i] > 0)
-            sorted[count++] = square[i];
-    qsort(sorted, count, sizeof *sorted, by_size);
-    return count ? sorted[count / 2] : 0;
 }
 
 /* Powers of two, so that scaling a weight or an activation rounds nothing; within F16's normal
@@ -75,7 +59,7 @@ enum status calibrated_column_scale(struct calibrated *c, float **scale, struct 
     enum status status = column_squares(c, square, e);
     if (status == OK)
         status = mem_array(scale, n, sizeof **scale, "column scales", e);
-    if (status == OK && !powers_of_two(square, n, median(square, n, square + n), *scale)) {
+    if (status == OK && !powers_of_two(square, n, median_positive(square, n, square + n), *scale)) {
         free(*scale);
         *scale = NULL;
     }

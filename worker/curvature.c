@@ -10,6 +10,7 @@
 
 #include "common/mem.h"
 #include "worker/linear.h"
+#include "worker/median.h"
 
 enum { ATTEMPTS = 4 }; /* at a factorisation */
 
@@ -17,7 +18,7 @@ enum { ATTEMPTS = 4 }; /* at a factorisation */
 struct damped {
     const struct moments_node *node;
     double shrink, damp;
-    double mean; /* of the diagonal, per token */
+    double level; /* of the diagonal, per token */
     int threads;
     const char *what;
 };
@@ -35,13 +36,18 @@ void curvature_init(void)
 static enum status open_damped(struct damped *d, struct error *e)
 {
     struct diagonal shape = {d->node->n, d->node->width};
-    int n = shape.n;
-    double sum = 0;
+    size_t n = (size_t)shape.n;
+    double sum = 0, *energy;
     FAIL_IF(d->node->tokens == 0, e, ERR_LIMIT,
             "the calibration text has no tokens for the inputs of %s: give a longer one", d->what);
-    for (int i = 0; i < n; i++)
-        sum += (double)d->node->h[diagonal_row(shape, i) + (size_t)(i % shape.width)];
-    d->mean = sum > 0 ? sum / n / (double)d->node->tokens : 1;
+    TRY(mem_array(&energy, 2 * n, sizeof *energy, "the diagonal of moments", e));
+    for (size_t i = 0; i < n; i++)
+        energy[i] = (double)d->node->h[diagonal_row(shape, (int)i) + i % (size_t)shape.width];
+    double most = CURVATURE_MASSIVE * median_positive(energy, n, energy + n);
+    for (size_t i = 0; i < n; i++)
+        sum += fmin(energy[i], most);
+    free(energy);
+    d->level = sum > 0 ? sum / (double)n / (double)d->node->tokens : 1;
     return OK;
 }
 
@@ -63,7 +69,7 @@ static enum status refuse(const struct damped *d, struct error *e)
                      d->what);
 }
 
-/* The upper triangle of (1 - shrink) H + shrink diag(H) + damp mean(diag H) I, H per token. */
+/* The upper triangle of (1 - shrink) H + shrink diag(H) + damp level(H) I, H per token. */
 static enum status write_damped(const struct damped *d, float *to, struct error *e)
 {
     int n = d->node->n;
@@ -74,7 +80,7 @@ static enum status write_damped(const struct damped *d, float *to, struct error 
         const float *row = d->node->h + at(i, 0, n);
         float *out = to + at(i, 0, n);
         bool rest = scale_row(out, row, (1 - d->shrink) * factor, i + 1, n);
-        out[i] = (float)(factor * (double)row[i] + d->damp * d->mean);
+        out[i] = (float)(factor * (double)row[i] + d->damp * d->level);
         finite = finite && rest && isfinite(out[i]);
     }
     return finite ? OK : refuse(d, e);

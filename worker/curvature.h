@@ -12,13 +12,18 @@
 #include "worker/diagonal.h"
 #include "worker/moments.h"
 
+/* level(H), in proportion to which H is damped, is the mean of its diagonal, no element of it counted as more
+ * than CURVATURE_MASSIVE times the middle one: one massive channel, as large models have them, would
+ * otherwise bury all others under its damping. */
+enum { CURVATURE_MASSIVE = 16 };
+
 /* Must be called once before anything else here and in moments.h: OpenBLAS then uses one thread a
  * call. */
 void curvature_init(void);
 
 struct curvature {
     int n, width; /* columns, and those of a block of the moments it was made from */
-    float *h; /* [n][n] symmetric: (1 - shrink) H + shrink diag(H) + damp mean(diag H) I, H per
+    float *h; /* [n][n] symmetric: (1 - shrink) H + shrink diag(H) + damp level(H) I, H per
                * token; zeros outside the blocks */
     float *u; /* [n][n] upper triangular with H^-1 = U'U, zeros below the diagonal; NULL when not
                * asked for */
@@ -38,7 +43,7 @@ static inline int curvature_end(const struct curvature *k, int column)
 }
 
 /* From a merged node: *out is the caller's, curvature_free. with_u: the factor too. A channel
- * that never was anything but zero gets the damping alone (where all are zeros, their mean
+ * that never was anything but zero gets the damping alone (where all are zeros, the level
  * counts as 1). Damping too small for floats to factor H is raised tenfold, three times at most,
  * in h as in u. Memory: the outputs, and for a moment 256 * n floats. Errors: ERR_MEMORY;
  * ERR_LIMIT when the moments are not finite ("the calibration text drives the inputs of %s out
@@ -53,7 +58,7 @@ void curvature_free(struct curvature *k);
  * U diag(1 / scale). In place. */
 void curvature_scale(struct curvature *k, const float *scale);
 
-/* *p, in blocks as node (the caller's, free) = fraction * C (H + damp mean(diag H) I)^-1, both over
+/* *p, in blocks as node (the caller's, free) = fraction * C (H + damp level(H) I)^-1, both over
  * tokens: the correction of the target for the compressed prefix, T = W + W P (QEP, Arai & Ichikawa
  * 2025). node needs c. damp as published: 0.01; raised like curvature_create's. Memory: *p and
  * another n * n floats. Errors as above. */

@@ -59,17 +59,36 @@ static void free_node(struct moments_node *node)
     free(node->c);
 }
 
+/* The level as curvature.h says: the middle is the element that as many stand below as above. */
+static double reference_level(const struct moments_node *node)
+{
+    size_t n = (size_t)node->n, all = 0;
+    double middle = 0, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        all += node->h[i * n + i] > 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t below = 0, same = 0;
+        for (size_t j = 0; j < n; j++) {
+            below += node->h[j * n + j] > 0 && node->h[j * n + j] < node->h[i * n + i];
+            same += node->h[j * n + j] == node->h[i * n + i];
+        }
+        if (node->h[i * n + i] > 0 && below <= all / 2 && all / 2 < below + same)
+            middle = (double)node->h[i * n + i];
+    }
+    for (size_t i = 0; i < n; i++)
+        sum += fmin((double)node->h[i * n + i], 16 * middle);
+    return sum / (double)n / (double)node->tokens;
+}
+
 /* Damped as curvature.h says, in double. */
 static double *reference_h(const struct moments_node *node, double shrink, double damp)
 {
     size_t n = (size_t)node->n;
-    double *h = room(n * n, sizeof *h), mean = 0;
-    for (size_t i = 0; i < n; i++)
-        mean += (double)node->h[i * n + i] / (double)node->tokens / (double)n;
+    double *h = room(n * n, sizeof *h), level = reference_level(node);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++) {
             double value = (double)node->h[i < j ? i * n + j : j * n + i] / (double)node->tokens;
-            h[i * n + j] = i == j ? value + damp * mean : (1 - shrink) * value;
+            h[i * n + j] = i == j ? value + damp * level : (1 - shrink) * value;
         }
     return h;
 }
@@ -202,7 +221,7 @@ static float *make_qep(const struct moments_node *node, double fraction, double 
     return p;
 }
 
-/* P (H + damp mean(diag) I) = fraction C, and what is applied. */
+/* P (H + damp level(H) I) = fraction C, and what is applied. */
 static void test_qep(void **state)
 {
     (void)state;
