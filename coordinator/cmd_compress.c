@@ -39,7 +39,7 @@ struct compression {
     uint32_t *rank_of;               /* [n] */
     struct compress_result *results; /* [n] */
     uint32_t n, n_done;
-    struct compress_file file;
+    struct compress_file file, aside; /* aside: matrices before distillation */
     struct compress_journal journal;
     struct progress progress;
     double work_done, work_all;
@@ -47,7 +47,7 @@ struct compression {
     bool calibrated, measure;
     char recipe[RECIPE_TEXT_MAX];
     bool distilled; /* row scales and norms are tuned at the end */
-    double kl[2];   /* while tuning: before the first step and before the last */
+    bool tuning;    /* a step of it has been done */
     struct calibration text;
     struct compress_calibration keys;
     struct rank_memory *memory; /* [size], calibrated */
@@ -163,6 +163,18 @@ static bool is_shared(const struct compression *k, uint32_t i)
     return compress_is_shared(&k->units[i], k->calibrated, k->distilled);
 }
 
+/* Whether nobody has to search it any more. */
+static bool is_made(const struct compress_result *r)
+{
+    return r->done || r->searched;
+}
+
+/* Whether what comes of the unit is not its last bytes yet: distillation will change them. */
+static bool comes_first(const struct compression *k, uint32_t i)
+{
+    return k->journal.aside && i < k->n && plan_is_matrix(&k->units[i]) && !k->results[i].searched;
+}
+
 static enum status deal(struct compression *k, struct error *e)
 {
     for (uint32_t i = 0; i < k->n; i++)
@@ -243,7 +255,7 @@ static enum status open_journal(struct compression *k, struct error *e)
     j->units = k->units;
     j->results = k->results;
     j->n = k->n;
-    j->distilled = k->calibrated && k->distilled;
+    j->aside = k->calibrated && k->distilled ? &k->aside : NULL;
     j->moment_floats = k->memory ? k->memory[0].moment_floats : 0;
     TRY(compress_journal_open(j, &measured, e));
     k->measure = k->measure && !measured;
@@ -260,6 +272,17 @@ static void describe_file(struct compression *k)
     k->file.calibration = k->calibrated ? &k->keys : NULL;
 }
 
+/* Room for what waits for distillation is set aside now, not after hours of searching. */
+static enum status begin_aside(struct compression *k, struct error *e)
+{
+    struct compress_journal *j = &k->journal;
+    if (!j->aside || j->sealed)
+        return OK;
+    k->aside.units = k->units;
+    k->aside.n = k->n;
+    return compress_file_begin_aside(&k->aside, j->target, compress_journal_parts_aside(j), e);
+}
+
 static enum status begin(struct compression *k, struct error *e)
 {
     report_plan(k);
@@ -267,10 +290,11 @@ static enum status begin(struct compression *k, struct error *e)
     k->file.sealed = k->journal.sealed;
     gguf_output_resume(k->file.out, compress_journal_parts(&k->journal));
     TRY(compress_file_begin(&k->file, k->tokenizer, k->options->shard_bytes, e));
+    TRY(begin_aside(k, e));
     TRY(compress_journal_begin(&k->journal, k->cluster->loop, e));
     for (uint32_t i = 0; i < k->n; i++) {
         k->n_done += k->results[i].done;
-        k->work_done += k->results[i].done ? (double)compress_work(&k->units[i]) : 0;
+        k->work_done += is_made(&k->results[i]) ? (double)compress_work(&k->units[i]) : 0;
     }
     return OK;
 }
@@ -396,7 +420,7 @@ static enum status send_units(struct compression *k, int rank, struct error *e)
                                      .d = u->d,
                                      .index = i,
                                      .shared = is_shared(k, i),
-                                     .done = k->results[i].done,
+                                     .done = is_made(&k->results[i]),
                                      .columns = u->columns && u->method == UNIT_CODE};
         snprintf(to->name, sizeof to->name, "%s", u->name);
         c->last = --left == 0;
@@ -411,9 +435,11 @@ static enum status send_units(struct compression *k, int rank, struct error *e)
 static enum status take_part(struct compression *k, const struct message *m, struct error *e)
 {
     const struct msg_part *t = &m->tensor;
-    TRY(compress_file_part(&k->file, t->unit, t->suffix, t->offset, m->payload, m->payload_bytes,
-                           e));
+    TRY(compress_file_part(comes_first(k, t->unit) ? &k->aside : &k->file, t->unit, t->suffix,
+                           t->offset, m->payload, m->payload_bytes, e));
     const struct plan_unit *u = &k->units[t->unit];
+    if (k->results[t->unit].searched) /* counted then */
+        return OK;
     if (strcmp(t->suffix, u->form.tensor[0].suffix) == 0)
         k->work_done +=
             (double)compress_work(u) * (double)m->payload_bytes / (double)u->form.tensor[0].bytes;
@@ -431,9 +457,19 @@ static enum status take_done(struct compression *k, const struct msg_unit_done *
 {
     FAIL_IF(d->unit >= k->n || k->results[d->unit].done, e, ERR_PEER,
             "rank %d says that unit %u is done, which was not expected", rank, d->unit);
-    k->results[d->unit] = (struct compress_result){true,      d->error2,  d->weight2, d->seconds,
-                                                   d->signal, d->rounded, d->fed,     d->final};
-    k->n_done++;
+    struct compress_result *r = &k->results[d->unit];
+    bool first = comes_first(k, d->unit);
+    if (!r->searched) /* else its numbers are those of the search */
+        *r = (struct compress_result){.error2 = d->error2,
+                                      .weight2 = d->weight2,
+                                      .seconds = d->seconds,
+                                      .signal = d->signal,
+                                      .rounded = d->rounded,
+                                      .fed = d->fed,
+                                      .final = d->final};
+    r->searched = r->searched || first;
+    r->done = !first;
+    k->n_done += !first;
     return OK;
 }
 
@@ -443,12 +479,11 @@ static enum status take_tuned(struct compression *k, const struct message *m, st
     char detail[64];
     FAIL_IF(m->peer != 0 || !k->distilled || t->step > t->steps || t->step == 0, e, ERR_PEER,
             "rank %d says that it tunes, which was not expected", m->peer);
-    if (t->step == 1) {
+    if (!k->tuning) {
         progress_end(&k->progress);
         progress_start(&k->progress, "tuning");
-        k->kl[0] = t->kl;
     }
-    k->kl[1] = t->kl;
+    k->tuning = true;
     snprintf(detail, sizeof detail, "KL %.4f", t->kl);
     progress_update(&k->progress, (double)t->step / t->steps, detail);
     return OK;
@@ -457,9 +492,11 @@ static enum status take_tuned(struct compression *k, const struct message *m, st
 /* A rank begins a block of which some matrices were made by an earlier run. */
 static enum status send_block(struct compression *k, const struct message *m, struct error *e)
 {
+    const struct journal_units *made =
+        k->journal.aside ? &k->journal.searched : &k->journal.finished;
     for (uint32_t i = 0; i < k->n; i++)
-        if (is_shared(k, i) && k->journal.taken[i] && k->units[i].block == m->want.block)
-            TRY(compress_file_send(&k->file, i, k->cluster->loop, m->peer, e));
+        if (plan_is_matrix(&k->units[i]) && made->taken[i] && k->units[i].block == m->want.block)
+            TRY(compress_file_send(made->file, i, k->cluster->loop, m->peer, e));
     return OK;
 }
 
@@ -662,6 +699,8 @@ enum status cmd_compress(struct cluster *c, struct error *e)
     compress_journal_close(&k.journal, status, e);
     gguf_output_free(k.file.out);
     free(k.file.first_tensor);
+    gguf_output_free(k.aside.out);
+    free(k.aside.first_tensor);
     free(k.units);
     free(k.rank_of);
     free(k.results);

@@ -271,6 +271,30 @@ enum status compress_file_begin(struct compress_file *f, const struct tokenizer 
     return f->sealed ? OK : write_own(f, e);
 }
 
+enum status compress_file_aside_path(char **path, const char *target, struct error *e)
+{
+    size_t room = strlen(target) + sizeof ".distill";
+    TRY(mem_array(path, room, 1, "a file name", e));
+    snprintf(*path, room, "%s.distill", target);
+    return OK;
+}
+
+enum status compress_file_begin_aside(struct compress_file *f, const char *target,
+                                      enum gguf_parts parts, struct error *e)
+{
+    char *path;
+    TRY(compress_file_aside_path(&path, target, e));
+    enum status status = gguf_output_create(&f->out, path, e);
+    free(path);
+    TRY(status);
+    TRY(mem_array(&f->first_tensor, f->n, sizeof *f->first_tensor, "the list of tensors", e));
+    for (uint32_t i = 0; i < f->n; i++)
+        if (plan_is_matrix(&f->units[i]))
+            TRY(add_unit(f, i, e));
+    gguf_output_resume(f->out, parts);
+    return gguf_output_begin(f->out, 0, e);
+}
+
 enum status compress_file_size(struct compress_file *f, const struct tokenizer *t,
                                uint64_t shard_bytes, uint64_t *bytes, struct error *e)
 {

@@ -14,6 +14,7 @@ struct compress_result { /* of one unit */
     bool done;
     double error2, weight2, seconds;
     double signal, rounded, fed, final; /* struct msg_unit_done; zeros when not calibrated */
+    bool searched; /* to be distilled: its bytes as searched are there, and the numbers above */
 };
 
 struct compress_calibration { /* what the file says of it */
@@ -41,6 +42,12 @@ struct compress_file {
  * rope are set by the caller; first_tensor is allocated here and the caller's, free. */
 enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
                                 uint64_t shard_bytes, struct error *e);
+/* Instead of begin, for a file beside the output at target that holds the matrices of the blocks as they were before
+ * distillation, TARGET.distill.part: sets out and first_tensor, which are the caller's. Such a file is never finished. */
+enum status compress_file_begin_aside(struct compress_file *f, const char *target,
+                                      enum gguf_parts parts, struct error *e);
+/* *path (the caller's, free) = TARGET.distill, the name that it would have. */
+enum status compress_file_aside_path(char **path, const char *target, struct error *e);
 /* Instead of begin: *bytes = what all files together would have, headers included. Nothing is written. */
 enum status compress_file_size(struct compress_file *f, const struct tokenizer *t,
                                uint64_t shard_bytes, uint64_t *bytes, struct error *e);

@@ -79,7 +79,7 @@ static enum status refuse_line(const struct compress_journal *j, uint32_t i, str
 {
     return error_set(e, ERR_FORMAT,
                      "%s.journal has a line %u that this version of sbit does not know: remove it "
-                     "and the .part file beside it to begin again",
+                     "and the .part files beside it to begin again",
                      j->target, i + 1);
 }
 
@@ -96,7 +96,7 @@ static enum status compare(struct compress_journal *j, const struct identity *id
             return refuse_line(j, *i - 1, e);
         FAIL_IF(strcmp(line + name, id->entry[k].value) != 0, e, ERR_USAGE,
                 "%s.journal is of another job: %s was %s there and is %s now; repeat the command "
-                "that began it, or remove it and the .part file beside it to begin again",
+                "that began it, or remove it and the .part files beside it to begin again",
                 j->target, id->entry[k].name, line + name, id->entry[k].value);
     }
     return OK;
@@ -126,34 +126,36 @@ static bool read_measured(struct compress_journal *j, const char *line)
 }
 
 /* The words of a unit's line behind its name. */
-static bool read_result(struct compress_journal *j, uint32_t i, char *at)
+static bool read_result(struct compress_result *r, uint64_t hash[FORM_TENSORS_MAX], char *at)
 {
-    struct compress_result *r = &j->results[i];
     double *const numbers[] = {&r->error2,  &r->weight2, &r->seconds, &r->signal,
                                &r->rounded, &r->fed,     &r->final};
     uint32_t tensors = (uint32_t)strtoul(at, &at, 10);
     if (tensors > FORM_TENSORS_MAX)
         return false;
     for (uint32_t t = 0; t < tensors; t++)
-        j->hash[i][t] = strtoull(at, &at, 16);
+        hash[t] = strtoull(at, &at, 16);
     for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++)
         *numbers[k] = strtod(at, &at);
     return *at == '\0';
 }
 
-static bool read_unit(struct compress_journal *j, const char *line)
+/* A line of s, behind its first word. */
+static bool read_unit(struct compress_journal *j, struct journal_units *s, const char *line)
 {
     uint32_t i;
     char name[64], rest[1024];
     int end = 0;
-    if (sscanf(line, "unit %" SCNu32 " %63s %n", &i, name, &end) != 2 || end == 0 || i >= j->n ||
+    if (sscanf(line, "%" SCNu32 " %63s %n", &i, name, &end) != 2 || end == 0 || i >= j->n ||
         strcmp(name, j->units[i].name) != 0 || strlen(line + end) >= sizeof rest)
         return false;
-    strcpy(rest, line + end);
-    if (!read_result(j, i, rest))
+    if (s == &j->searched && (!j->aside || !plan_is_matrix(&j->units[i])))
         return false;
-    j->n_recorded += !j->recorded[i];
-    j->recorded[i] = true;
+    strcpy(rest, line + end);
+    if (!read_result(&j->results[i], s->hash[i], rest))
+        return false;
+    s->n_recorded += !s->recorded[i];
+    s->recorded[i] = true;
     return true;
 }
 
@@ -163,7 +165,9 @@ static bool read_line(struct compress_journal *j, const char *line)
     if (strncmp(line, "measured ", 9) == 0)
         return read_measured(j, line);
     if (strncmp(line, "unit ", 5) == 0)
-        return read_unit(j, line);
+        return read_unit(j, &j->finished, line + 5);
+    if (strncmp(line, "searched ", 9) == 0)
+        return read_unit(j, &j->searched, line + 9);
     if (sscanf(line, "planned %" SCNx64 "%n", &j->layout, &end) == 1 && !line[end])
         return j->planned = true;
     if (strcmp(line, "sealed") == 0)
@@ -204,16 +208,29 @@ static enum status write_identity(struct compress_journal *j, const struct ident
     return journal_commit(j->journal, e);
 }
 
+/* "5 of 60 units done", and what is searched where that is not all. */
+static void say_done(const struct compress_journal *j, uint32_t units, uint32_t searched,
+                     char out[96])
+{
+    int n = snprintf(out, 96, "%u of %u units done", units, j->n);
+    if (j->aside)
+        snprintf(out + n, 96 - (size_t)n, " and %u of %u matrices searched", searched,
+                 j->n_matrices);
+}
+
 /* A journal that holds no more than what the job is can be begun anew: nothing is lost. */
 static enum status use(struct compress_journal *j, struct error *e)
 {
     struct identity id = {0};
     bool resume = j->options->resume;
-    uint32_t units = count(j, "unit "), worth = units + count(j, "measured ");
+    char done[96];
+    uint32_t units = count(j, "unit "), searched = count(j, "searched ");
+    uint32_t worth = units + searched + count(j, "measured ");
+    say_done(j, units, searched, done);
     FAIL_IF(worth > 0 && !resume, e, ERR_USAGE,
-            "%s.journal is of an unfinished compression into this file, with %u of %u units done: "
-            "continue it with --resume, or remove it and the .part file beside it to begin again",
-            j->target, units, j->n);
+            "%s.journal is of an unfinished compression into this file, with %s: continue it with "
+            "--resume, or remove it and the .part files beside it to begin again",
+            j->target, done);
     identify_job(&id, j);
     if (worth > 0)
         TRY(take_lines(j, &id, e));
@@ -244,11 +261,40 @@ static enum status open_at(struct compress_journal *j, struct error *e)
     return status;
 }
 
+static enum status open_units(struct journal_units *s, struct compress_file *file, uint32_t n,
+                              struct error *e)
+{
+    s->file = file;
+    TRY(mem_array(&s->hash, n, sizeof *s->hash, "the journal", e));
+    TRY(mem_array(&s->recorded, n, sizeof *s->recorded, "the journal", e));
+    return mem_array(&s->taken, n, sizeof *s->taken, "the journal", e);
+}
+
+static void free_units(struct journal_units *s)
+{
+    free(s->hash);
+    free(s->recorded);
+    free(s->taken);
+}
+
+/* A file that no journal knows is refused now, before any work. */
+static enum status check_parts(const struct compress_journal *j, struct error *e)
+{
+    char *aside;
+    if (compress_journal_parts(j) == GGUF_PARTS_NONE) /* shards' names depend on the plan */
+        TRY(gguf_output_check_part(j->target, e));
+    if (!j->aside || compress_journal_parts_aside(j) != GGUF_PARTS_NONE)
+        return OK;
+    TRY(compress_file_aside_path(&aside, j->target, e));
+    enum status status = gguf_output_check_part(aside, e);
+    free(aside);
+    return status;
+}
+
 enum status compress_journal_open(struct compress_journal *j, bool *measured, struct error *e)
 {
-    TRY(mem_array(&j->hash, j->n, sizeof *j->hash, "the journal", e));
-    TRY(mem_array(&j->recorded, j->n, sizeof *j->recorded, "the journal", e));
-    TRY(mem_array(&j->taken, j->n, sizeof *j->taken, "the journal", e));
+    TRY(open_units(&j->finished, j->file, j->n, e));
+    TRY(open_units(&j->searched, j->aside, j->n, e));
     for (uint32_t i = 0; i < j->n; i++)
         j->n_matrices += plan_is_matrix(&j->units[i]);
     TRY(gguf_output_check(j->file->out, &j->target, e));
@@ -257,11 +303,10 @@ enum status compress_journal_open(struct compress_journal *j, bool *measured, st
         journal_lines(j->journal) > 0 && strcmp(journal_line(j->journal, 0), FIRST_LINE) != 0, e,
         ERR_USAGE,
         "%s.journal is of another version of sbit: continue with that one, or remove it and the "
-        ".part file beside it to begin again",
+        ".part files beside it to begin again",
         j->target);
     TRY(use(j, e));
-    if (compress_journal_parts(j) == GGUF_PARTS_NONE) /* shards' names depend on the plan */
-        TRY(gguf_output_check_part(j->target, e));
+    TRY(check_parts(j, e));
     *measured = j->measured;
     return OK;
 }
@@ -284,10 +329,17 @@ enum status compress_journal_measured(struct compress_journal *j, struct error *
 
 enum gguf_parts compress_journal_parts(const struct compress_journal *j)
 {
-    return j->sealed              ? GGUF_PARTS_SEALED
-           : j->n_recorded > 0    ? GGUF_PARTS_SOME
-           : j->had || j->resumed ? GGUF_PARTS_OLD
-                                  : GGUF_PARTS_NONE;
+    return j->sealed                    ? GGUF_PARTS_SEALED
+           : j->finished.n_recorded > 0 ? GGUF_PARTS_SOME
+           : j->had || j->resumed       ? GGUF_PARTS_OLD
+                                        : GGUF_PARTS_NONE;
+}
+
+enum gguf_parts compress_journal_parts_aside(const struct compress_journal *j)
+{
+    return j->searched.n_recorded > 0 ? GGUF_PARTS_SOME
+           : j->had || j->resumed     ? GGUF_PARTS_OLD
+                                      : GGUF_PARTS_NONE;
 }
 
 /* Taking over */
@@ -298,7 +350,7 @@ static enum status check_layout(struct compress_journal *j, struct error *e)
     FAIL_IF(j->planned && j->layout != layout, e, ERR_USAGE,
             "%s.journal is of another job: the output would be laid out differently now, because "
             "the tokenizer, the configuration or the name of %s has changed; restore it, or remove "
-            "the journal and the .part file beside it to begin again",
+            "the journal and the .part files beside it to begin again",
             j->target, j->source->path);
     if (j->planned)
         return OK;
@@ -306,98 +358,154 @@ static enum status check_layout(struct compress_journal *j, struct error *e)
     return journal_commit(j->journal, e);
 }
 
-static enum status adopt(struct compress_journal *j, uint32_t i, struct error *e)
+static bool *mark(const struct compress_journal *j, const struct journal_units *s, uint32_t i)
+{
+    return s == &j->searched ? &j->results[i].searched : &j->results[i].done;
+}
+
+static enum status adopt(const struct compress_journal *j, struct journal_units *s, uint32_t i,
+                         struct error *e)
 {
     bool same = true;
     for (uint32_t t = 0; t < j->units[i].form.n && same; t++)
-        TRY(gguf_output_adopt(j->file->out, j->file->first_tensor[i] + t, j->hash[i][t], &same, e));
-    j->recorded[i] = same;
+        TRY(gguf_output_adopt(s->file->out, s->file->first_tensor[i] + t, s->hash[i][t], &same, e));
+    s->recorded[i] = same;
     return OK;
 }
 
 /* The unit is to be made again. */
-static void forget(struct compress_journal *j, uint32_t i)
+static void forget(const struct compress_journal *j, struct journal_units *s, uint32_t i)
 {
     for (uint32_t t = 0; t < j->units[i].form.n; t++)
-        gguf_output_forget(j->file->out, j->file->first_tensor[i] + t);
-    j->recorded[i] = false;
+        gguf_output_forget(s->file->out, s->file->first_tensor[i] + t);
+    s->recorded[i] = false;
 }
 
-/* Tuned tensors were searched as others than they are now: what follows them could not be searched. */
+/* Which of the recorded units the file really holds. */
+static enum status verify(const struct compress_journal *j, struct journal_units *s,
+                          struct loop *loop, struct error *e)
+{
+    s->n_recorded = 0;
+    for (uint32_t i = 0; i < j->n; i++) {
+        TRY(loop_alive(loop, e));
+        if (s->recorded[i] && !j->sealed)
+            TRY(adopt(j, s, i, e));
+        if (!s->recorded[i] && !j->sealed && (s != &j->searched || plan_is_matrix(&j->units[i])))
+            forget(j, s, i);
+        s->n_recorded += s->recorded[i];
+    }
+    return OK;
+}
+
+/* What is tuned comes all at once, behind the last step. */
 static void drop_tuned(struct compress_journal *j)
 {
+    struct journal_units *s = &j->finished;
     bool whole = true;
     for (uint32_t i = 0; i < j->n; i++)
-        whole = whole && (j->recorded[i] || !compress_is_shared(&j->units[i], true, true));
-    for (uint32_t i = 0; i < j->n && j->distilled && !whole; i++)
-        if (compress_is_shared(&j->units[i], true, true))
-            forget(j, i);
+        whole = whole && (s->recorded[i] || !compress_is_shared(&j->units[i], true, true));
+    for (uint32_t i = 0; i < j->n && !whole; i++) {
+        if (!s->recorded[i] || !compress_is_shared(&j->units[i], true, true))
+            continue;
+        forget(j, s, i);
+        s->n_recorded--;
+    }
 }
 
-static void report(const struct compress_journal *j, uint32_t before)
+static void report_lost(const struct compress_journal *j, uint32_t units, uint32_t searched)
 {
-    if (j->n_recorded < before)
+    if (j->finished.n_recorded < units)
         fprintf(stderr,
                 "sbit: %u finished units cannot be used as they stand in %s.part: they are made "
                 "again\n",
-                before - j->n_recorded, j->target);
-    fprintf(stderr, "sbit: continuing with %u of %u units done\n", j->n_recorded, j->n);
+                units - j->finished.n_recorded, j->target);
+    if (j->searched.n_recorded < searched)
+        fprintf(stderr,
+                "sbit: %u searched matrices cannot be used as they stand in %s.distill.part: they "
+                "are searched again\n",
+                searched - j->searched.n_recorded, j->target);
+}
+
+static void take_units(const struct compress_journal *j, struct journal_units *s)
+{
+    for (uint32_t i = 0; i < j->n; i++)
+        *mark(j, s, i) = s->taken[i] = s->recorded[i];
 }
 
 enum status compress_journal_begin(struct compress_journal *j, struct loop *loop, struct error *e)
 {
-    uint32_t before = j->n_recorded;
+    uint32_t units = j->finished.n_recorded, searched = j->searched.n_recorded;
+    char done[96];
     TRY(check_layout(j, e));
-    for (uint32_t i = 0; i < j->n && !j->sealed; i++) {
-        TRY(loop_alive(loop, e));
-        if (j->recorded[i])
-            TRY(adopt(j, i, e));
-        if (!j->recorded[i])
-            forget(j, i);
-    }
-    drop_tuned(j);
-    j->n_recorded = 0;
-    for (uint32_t i = 0; i < j->n; i++) {
-        j->results[i].done = j->taken[i] = j->recorded[i];
-        j->n_recorded += j->recorded[i];
-    }
-    if (before > 0)
-        report(j, before);
+    TRY(verify(j, &j->finished, loop, e));
+    if (j->aside)
+        TRY(verify(j, &j->searched, loop, e));
+    report_lost(j, units, searched);
+    if (j->aside)
+        drop_tuned(j);
+    take_units(j, &j->finished);
+    take_units(j, &j->searched);
+    say_done(j, j->finished.n_recorded, j->searched.n_recorded, done);
+    if (units + searched > 0)
+        fprintf(stderr, "sbit: continuing with %s\n", done);
     return OK;
 }
 
 /* Recording */
 
-static enum status add_unit(struct compress_journal *j, uint32_t i, struct error *e)
+static enum status add_unit(struct compress_journal *j, const struct journal_units *s, uint32_t i,
+                            struct error *e)
 {
     const struct plan_unit *u = &j->units[i];
     const struct compress_result *r = &j->results[i];
     char hashes[FORM_TENSORS_MAX * 17 + 1] = "";
     for (uint32_t t = 0; t < u->form.n; t++)
         snprintf(hashes + 17 * t, 18, " %016" PRIx64,
-                 gguf_output_hash(j->file->out, j->file->first_tensor[i] + t));
-    return journal_add(j->journal, e, "unit %u %s %u%s %a %a %a %a %a %a %a", i, u->name, u->form.n,
-                       hashes, r->error2, r->weight2, r->seconds, r->signal, r->rounded, r->fed,
-                       r->final);
+                 gguf_output_hash(s->file->out, s->file->first_tensor[i] + t));
+    return journal_add(j->journal, e, "%s %u %s %u%s %a %a %a %a %a %a %a",
+                       s == &j->searched ? "searched" : "unit", i, u->name, u->form.n, hashes,
+                       r->error2, r->weight2, r->seconds, r->signal, r->rounded, r->fed, r->final);
+}
+
+static uint32_t count_new(const struct compress_journal *j, const struct journal_units *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < j->n; i++)
+        n += *mark(j, s, i) && !s->recorded[i];
+    return n;
+}
+
+/* First the bytes, then the word that they are there. */
+static enum status add_units(struct compress_journal *j, const struct journal_units *s,
+                             struct error *e)
+{
+    if (count_new(j, s) == 0)
+        return OK;
+    TRY(gguf_output_sync(s->file->out, e));
+    for (uint32_t i = 0; i < j->n; i++)
+        if (*mark(j, s, i) && !s->recorded[i])
+            TRY(add_unit(j, s, i, e));
+    return OK;
+}
+
+static void note_recorded(const struct compress_journal *j, struct journal_units *s)
+{
+    s->n_recorded += count_new(j, s);
+    for (uint32_t i = 0; i < j->n; i++)
+        s->recorded[i] = *mark(j, s, i);
 }
 
 enum status compress_journal_step(struct compress_journal *j, bool at_once, struct error *e)
 {
-    uint32_t n = 0;
     if (!at_once && loop_now() - j->committed < COMMIT_SECONDS)
         return OK;
-    for (uint32_t i = 0; i < j->n; i++)
-        n += j->results[i].done && !j->recorded[i];
-    if (n == 0)
+    if (count_new(j, &j->searched) + count_new(j, &j->finished) == 0)
         return OK;
-    TRY(gguf_output_sync(j->file->out, e)); /* first the bytes, then the word that they are there */
-    for (uint32_t i = 0; i < j->n; i++)
-        if (j->results[i].done && !j->recorded[i])
-            TRY(add_unit(j, i, e));
+    TRY(add_units(j, &j->searched, e));
+    TRY(add_units(j, &j->finished, e));
     TRY(journal_commit(j->journal, e));
-    for (uint32_t i = 0; i < j->n; i++)
-        j->recorded[i] = j->results[i].done;
-    j->n_recorded += n;
+    note_recorded(j, &j->searched);
+    note_recorded(j, &j->finished);
     j->committed = loop_now();
     return OK;
 }
@@ -416,24 +524,42 @@ static bool worth_keeping(const struct compress_journal *j, enum status status)
 {
     bool again = status == ERR_FORMAT || status == ERR_LIMIT || status == ERR_UNSUPPORTED ||
                  status == ERR_USAGE;
-    return j->resumed || ((j->measured || j->n_recorded > 0) && !again);
+    bool something = j->measured || j->finished.n_recorded > 0 || j->searched.n_recorded > 0;
+    return j->resumed || (something && !again);
 }
 
 static void tell(const struct compress_journal *j, struct error *e)
 {
-    size_t used = strlen(e->text);
-    if (j->n_recorded == 0 || j->distilled) /* matrices count once their scales are tuned */
-        snprintf(
-            e->text + used, sizeof e->text - used,
-            "; what was measured is kept in %s.journal: the same command with --resume goes on "
-            "from there",
-            j->target);
+    size_t used = strlen(e->text), room = sizeof e->text - used;
+    char *end = e->text + used;
+    if (j->searched.n_recorded > 0)
+        snprintf(end, room,
+                 "; %u of %u matrices are searched and kept in %s.distill.part and .journal: the "
+                 "same command with --resume goes on from there",
+                 j->searched.n_recorded, j->n_matrices, j->target);
+    else if (j->finished.n_recorded == 0 || j->aside) /* what else there is takes no time */
+        snprintf(end, room,
+                 "; what was measured is kept in %s.journal: the same command with --resume goes "
+                 "on from there",
+                 j->target);
     else
-        snprintf(
-            e->text + used, sizeof e->text - used,
-            "; %u of %u units are finished and kept in %s.part and .journal: the same command with "
-            "--resume goes on from there",
-            j->n_recorded, j->n, j->target);
+        snprintf(end, room,
+                 "; %u of %u units are finished and kept in %s.part and .journal: the same command "
+                 "with --resume goes on from there",
+                 j->finished.n_recorded, j->n, j->target);
+}
+
+/* The file aside is of use no more: before its journal, which alone tells what it is. */
+static void remove_aside(const struct compress_journal *j)
+{
+    struct error ignored = {0};
+    char *path;
+    gguf_output_free(j->aside->out);
+    j->aside->out = NULL;
+    if (!j->sealed || compress_file_aside_path(&path, j->target, &ignored) != OK)
+        return;
+    gguf_output_remove_part(path); /* an earlier run's, which this one had no need to open */
+    free(path);
 }
 
 void compress_journal_close(struct compress_journal *j, enum status status, struct error *e)
@@ -444,6 +570,10 @@ void compress_journal_close(struct compress_journal *j, enum status status, stru
     bool keep = status != OK && (!j->accepted || worth_keeping(j, status));
     if (keep && j->accepted)
         gguf_output_leave(j->file->out);
+    if (keep && j->aside && j->aside->out)
+        gguf_output_leave(j->aside->out);
+    if (!keep && j->aside)
+        remove_aside(j);
     if (keep && j->accepted && status != ERR_USAGE) /* that has its own remedy */
         tell(j, e);
     if (keep)
@@ -451,8 +581,7 @@ void compress_journal_close(struct compress_journal *j, enum status status, stru
     else
         journal_remove(j->journal);
     free(j->target);
-    free(j->hash);
-    free(j->recorded);
-    free(j->taken);
+    free_units(&j->finished);
+    free_units(&j->searched);
     *j = (struct compress_journal){0};
 }

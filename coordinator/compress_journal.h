@@ -15,25 +15,30 @@
 #include "coordinator/journal.h"
 #include "coordinator/options.h"
 
+struct journal_units { /* units whose bytes stand in a file */
+    struct compress_file *file;
+    uint64_t (*hash)[FORM_TENSORS_MAX]; /* [n] */
+    bool *recorded, *taken;             /* [n]; taken: by an earlier run */
+    uint32_t n_recorded;
+};
+
 struct compress_journal { /* the first part set by the caller, all else zero to begin */
     const struct options *options;
     const struct weights *source;
     const struct compress_calibration *calibration; /* NULL: none */
     struct compress_file *file;
+    struct compress_file *aside; /* matrices that wait for distillation; NULL: there is none */
     struct plan_unit *units;         /* [n] */
     struct compress_result *results; /* [n] */
     uint32_t n;
     uint64_t moment_floats; /* of second moments in blocks; 0: they are full */
-    bool distilled;         /* units that all ranks work on are of use only when all are there */
 
     struct journal *journal;
     char *target;                       /* the output, behind links */
     bool had;                           /* there was one, of no use any more */
     bool accepted;                      /* it is this job's */
     bool resumed;                       /* and an earlier run has begun it */
-    uint64_t (*hash)[FORM_TENSORS_MAX]; /* [n] */
-    bool *recorded, *taken;             /* [n]; taken: by an earlier run */
-    uint32_t n_recorded;
+    struct journal_units finished, searched; /* in file, and in aside */
     uint32_t n_measured, n_matrices;
     bool measured, planned, sealed; /* sealed: only the names are missing */
     uint64_t layout;
@@ -47,19 +52,21 @@ struct compress_journal { /* the first part set by the caller, all else zero to 
 enum status compress_journal_open(struct compress_journal *j, bool *measured, struct error *e);
 /* Records the units' energies. Errors: ERR_IO. */
 enum status compress_journal_measured(struct compress_journal *j, struct error *e);
-/* What there is for gguf_output_resume. */
+/* What there is for gguf_output_resume of the file, and of the one aside. */
 enum gguf_parts compress_journal_parts(const struct compress_journal *j);
-/* After compress_file_begin: reads finished units back, so that results[].done is true for those, and
- * only those, that the file really holds; says on stderr how many are taken over. Calls loop_alive.
+enum gguf_parts compress_journal_parts_aside(const struct compress_journal *j);
+/* After compress_file_begin and, unless it is sealed, compress_file_begin_aside: reads units back, so that
+ * results[].done and searched are true for those, and only those, that the files really hold; says on stderr
+ * how many are taken over. Calls loop_alive.
  * Errors: ERR_USAGE when the file is laid out differently now; ERR_IO. */
 enum status compress_journal_begin(struct compress_journal *j, struct loop *loop, struct error *e);
 /* Records results that have come, a few times a second, or at once. Errors: ERR_IO. */
 enum status compress_journal_step(struct compress_journal *j, bool at_once, struct error *e);
 /* Records that the file is complete but for its name. Errors: ERR_IO. */
 enum status compress_journal_sealed(struct compress_journal *j, struct error *e);
-/* After success removes the journal. After a failure leaves it with the unfinished file, and adds to the
- * sentence how to go on, when something is finished that another run can use. Leaves *j empty, so that
- * calling it twice is fine. */
+/* After success removes the journal and the file aside, which is closed in any case. After a failure
+ * leaves them with the unfinished file, and adds to the sentence how to go on, when something is finished
+ * that another run can use. Leaves *j empty, so that calling it twice is fine. */
 void compress_journal_close(struct compress_journal *j, enum status status, struct error *e);
 
 #endif

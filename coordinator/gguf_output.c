@@ -355,15 +355,31 @@ static enum status refuse_part(const char *part, struct error *e)
                      part);
 }
 
+static enum status part_of(const char *target, char **part, struct error *e)
+{
+    size_t room = strlen(target) + sizeof ".part";
+    TRY(mem_array(part, room, 1, "a file name", e));
+    snprintf(*part, room, "%s.part", target);
+    return OK;
+}
+
 enum status gguf_output_check_part(const char *target, struct error *e)
 {
     char *part;
-    size_t room = strlen(target) + sizeof ".part";
-    TRY(mem_array(&part, room, 1, "a file name", e));
-    snprintf(part, room, "%s.part", target);
+    TRY(part_of(target, &part, e));
     enum status status = access(part, F_OK) == 0 ? refuse_part(part, e) : OK;
     free(part);
     return status;
+}
+
+void gguf_output_remove_part(const char *target)
+{
+    struct error ignored = {0};
+    char *part;
+    if (part_of(target, &part, &ignored) != OK)
+        return;
+    unlink(part);
+    free(part);
 }
 
 static enum status open_part(const struct gguf_output *o, struct out_file *f, struct error *e)
@@ -514,8 +530,11 @@ enum status gguf_output_adopt(struct gguf_output *o, uint32_t index, uint64_t ha
 
 void gguf_output_forget(struct gguf_output *o, uint32_t index)
 {
-    o->tensors[index].written = 0;
-    o->tensors[index].digest = 0;
+    struct out_tensor *t = &o->tensors[index];
+    XXH3_freeState(t->hash);
+    t->hash = NULL;
+    t->written = 0;
+    t->digest = 0;
 }
 
 uint64_t gguf_output_layout(const struct gguf_output *o)

@@ -50,6 +50,8 @@ enum status gguf_output_check(const struct gguf_output *o, char **target, struct
 /* Refuses where begin will find a file in its way if it makes one file without anything of use (GGUF_PARTS_NONE);
  * target as above. Errors: ERR_IO. */
 enum status gguf_output_check_part(const char *target, struct error *e);
+/* Removes what such a job may have left at target. */
+void gguf_output_remove_part(const char *target);
 
 /* Adds a tensor behind those added before; *index is its number for gguf_output_write. */
 enum status gguf_output_add(struct gguf_output *o, const char *name, enum dtype dtype,

@@ -112,7 +112,7 @@ static enum status check_tail(const struct journal *j, const char *tail, size_t 
             "with the .part file beside it, or name another file with -o",
             j->path);
     FAIL_IF(more, e, ERR_FORMAT,
-            "%s is damaged in line %u: remove it and the .part file beside it to begin again",
+            "%s is damaged in line %u: remove it and the .part files beside it to begin again",
             j->path, j->lines + 1);
     return OK;
 }

@@ -339,10 +339,7 @@ static enum status collect(struct calibrated *c, bool *busy, struct error *e)
         calib_set(c->calib, c->step, i, &view);
     }
     c->phase = PHASE_ADVANCE;
-    if (c->loop->transport->rank != 0)
-        return OK;
-    /* What distillation will change is delivered after it. */
-    return c->recipe.distill > 0 ? OK : calibrated_deliver(c, e);
+    return c->loop->transport->rank == 0 ? calibrated_deliver(c, false, e) : OK;
 }
 
 /* Forgets the block's matrices, which only distillation still needs. */
@@ -410,7 +407,7 @@ static enum status deliver_tuned(struct calibrated *c, struct error *e)
     for (c->block = 0; c->block < blocks; c->block++)
         for (int s = 0; s < CALIB_STEPS; s++) {
             c->step = (enum calib_step)s;
-            TRY(calibrated_deliver(c, e));
+            TRY(calibrated_deliver(c, true, e));
         }
     for (uint32_t i = 0; i < 2 * blocks + 1; i++)
         if (c->norm_units[i] != NO_UNIT)

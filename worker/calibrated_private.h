@@ -160,8 +160,9 @@ enum status calibrated_search(struct calibrated *c, bool *done, struct error *e)
 void calibrated_close_search(struct calibrated *c);
 /* Frees what calibrated_prepare made. */
 void calibrated_forget(struct calibrated *c);
-/* Rank 0: finished matrices of the step, and their results, to the coordinator. */
-enum status calibrated_deliver(struct calibrated *c, struct error *e);
+/* Rank 0: searched matrices of the step, and their results, to the coordinator; tuned: the same matrices once more, as
+ * distillation has left them. */
+enum status calibrated_deliver(struct calibrated *c, bool tuned, struct error *e);
 /* The same for a vector of floats. */
 enum status calibrated_deliver_vector(struct calibrated *c, uint32_t unit, const float *x, size_t n,
                                       struct error *e);

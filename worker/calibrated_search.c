@@ -298,11 +298,15 @@ static enum status deliver_tensor(struct calibrated *c, const struct shared_unit
     return OK;
 }
 
-static enum status deliver_result(struct calibrated *c, const struct shared_unit *u,
+/* Losses are those of the search, and have been told when it is tuned. */
+static enum status deliver_result(struct calibrated *c, const struct shared_unit *u, bool tuned,
                                   struct error *e)
 {
     struct message m = {.kind = MSG_UNIT_DONE};
     struct msg_unit_done *d = &m.unit_done;
+    d->unit = u->unit.index;
+    if (tuned)
+        return loop_send(c->loop, 0, &m, e);
     for (int b = 0; b < calibrated_bands(u); b++) { /* in order: sums must not depend on ranks */
         d->error2 += u->loss[b].error2;
         d->weight2 += u->loss[b].weight2;
@@ -311,20 +315,19 @@ static enum status deliver_result(struct calibrated *c, const struct shared_unit
         d->fed += u->loss[b].fed;
         d->final += u->loss[b].final;
     }
-    d->unit = u->unit.index;
     d->seconds = u->seconds;
     return loop_send(c->loop, 0, &m, e);
 }
 
-enum status calibrated_deliver(struct calibrated *c, struct error *e)
+enum status calibrated_deliver(struct calibrated *c, bool tuned, struct error *e)
 {
     for (int i = 0; i < calibrated_count(c); i++) {
         const struct shared_unit *u = calibrated_unit(c, i);
-        if (u->unit.done) /* then the file has it */
+        if (u->unit.done && !tuned) /* then the file has it */
             continue;
         for (uint32_t t = 0; t < u->student.form.n; t++)
             TRY(deliver_tensor(c, u, t, e));
-        TRY(deliver_result(c, u, e));
+        TRY(deliver_result(c, u, tuned, e));
     }
     return OK;
 }

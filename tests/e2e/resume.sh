@@ -1,73 +1,17 @@
 #!/usr/bin/env bash
 # A compression that is stopped by whatever, and continued, ends in the file that it would have made undisturbed.
 # Kills random ranks at random moments; the seed is printed, and taken from $SEED when set; $KILLS: how often.
-# shellcheck source=lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=resume_lib.sh
+. "$(dirname "$0")/resume_lib.sh"
 
 DEMO=$ROOT/models/demo
 SOURCE=$DEMO
-SEED=${SEED:-$(date +%s)}
-RANDOM=$SEED
 KILLS_WANTED=${KILLS:-50}
-export SBIT_TEST_JOB=$$ LC_ALL=C # tells this test's processes from others
-note "seed $SEED"
 "$TOOLS/make_model" "$DEMO" big.gguf 8 512 1536 8 4 || { fail make_model; finish; }
 
 CODE=(--calib-tokens 1024 --calib-ctx 128 --recipe descent=1 --threads 1)
 BLOCKS=(--method q4_0 "${CODE[@]}")
 ALONE=(--calib none --threads 1)
-
-# make NAME RANKS ARGS...: the file of an undisturbed run.
-make() {
-    local name=$1 n=$2
-    shift 2
-    must_compress "$n" "$SOURCE" "$name" "$@"
-}
-# resume NAME RANKS ARGS...
-resume() { make "$@" --resume; }
-same() { cmp "$1" "$2" || fail "$3: another file than undisturbed"; }
-clean() {
-    local left
-    left=$(find . -name 'new*' ! -name new.gguf)
-    [ -z "$left" ] || fail "$1 leaves $left"
-}
-units() {
-    local n
-    n=$(grep -c ' unit ' new.gguf.journal 2>/dev/null)
-    echo "${n:-0}"
-}
-
-# pid_of RANK: the process of this test's job.
-pid_of() {
-    local process
-    for process in /proc/[0-9]*; do
-        [ "$(cat "$process/comm" 2>/dev/null)" = sbit ] || continue
-        tr '\0' '\n' 2>/dev/null <"$process/environ" >environ.txt
-        grep -q "^SBIT_TEST_JOB=$SBIT_TEST_JOB\$" environ.txt || continue
-        grep -q "^OMPI_COMM_WORLD_RANK=$1\$" environ.txt || continue
-        echo "${process#/proc/}"
-        return
-    done
-}
-
-# attempt RANKS MILLISECONDS UNITS ARGS...: continues the job and kills a random rank after that time and when so many
-# units are done. Status: that of the job.
-attempt() {
-    local n=$1 ms=$2 least=$3 job pid
-    shift 3
-    if [ "$n" -gt 0 ]; then
-        mpirun -n "$n" "$SBIT" compress "$SOURCE" -o new.gguf "$@" >log 2>&1 </dev/null &
-    else
-        "$SBIT" compress "$SOURCE" -o new.gguf "$@" >log 2>&1 </dev/null &
-    fi
-    job=$!
-    pid=$job
-    sleep "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))"
-    while kill -0 $job 2>/dev/null && [ "$(units)" -lt "$least" ]; do sleep 0.01; done
-    [ "$n" -gt 0 ] && pid=$(pid_of $((RANDOM % n)))
-    [ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null
-    { wait $job; } 2>/dev/null # without the shell's own word of what was killed
-}
 
 # Kills until there were so many; the number of ranks may change from run to run.
 # storm COUNT RANKS ARGS...
@@ -86,7 +30,7 @@ storm() {
         ms=$((20 + (RANDOM * 32768 + RANDOM) % (whole + 100)))
         least=0
         [ $((RANDOM % 3)) -gt 0 ] && ms=$((RANDOM % 30)) least=$((before + 1 + RANDOM % 12))
-        attempt "$n" $ms $least "$@" --resume
+        attempt "$n" $ms unit $least "$@" --resume
         code=$?
         now=$(units)
         if [ $code -eq 0 ]; then

@@ -40,8 +40,8 @@ static void setup(struct fixture *f)
         make_unit(&f->units[1 + 3 * b], KIND_ATTN_NORM, b, 1, 64);
         make_unit(&f->units[2 + 3 * b], KIND_Q, b, 64, 64);
         make_unit(&f->units[3 + 3 * b], KIND_UP, b, 128, 64);
-        f->results[2 + 3 * b] = (struct compress_result){true, 3, 8, 0.5, 4, 2, 1.5, 1};
-        f->results[3 + 3 * b] = (struct compress_result){true, 1, 8, 1.5, 100, 40, 20, 10};
+        f->results[2 + 3 * b] = (struct compress_result){true, 3, 8, 0.5, 4, 2, 1.5, 1, false};
+        f->results[3 + 3 * b] = (struct compress_result){true, 1, 8, 1.5, 100, 40, 20, 10, false};
     }
     f->settings = (struct plan_settings){"code", "q8_0", 1.5, 0};
     assert_int_equal(plan_compression(f->units, UNITS, &f->settings, &f->totals, &e), OK);

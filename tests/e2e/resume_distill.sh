@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# A compression with --distill that is killed at any moment and continued, by another number of ranks, ends in the file of
+# an undisturbed run, and searches no matrix twice. $SEED and $KILLS as in resume.sh.
+# shellcheck source=resume_lib.sh
+. "$(dirname "$0")/resume_lib.sh"
+
+KILLS_WANTED=${KILLS:-10}
+SOURCE=$SHARED/models/stories260K
+[ -d "$SOURCE" ] || SOURCE=$ROOT/models/demo
+ARGS=(--bits 2 --calib-tokens 1024 --calib-ctx 64 --recipe descent=1 --threads 1 --distill 4)
+
+make want.gguf 0 "${ARGS[@]}"
+begun=$(date +%s%N)
+make new.gguf 2 "${ARGS[@]}"
+WHOLE=$((($(date +%s%N) - begun) / 1000000))
+same want.gguf new.gguf "undisturbed, two ranks"
+clean "an undisturbed run"
+rm new.gguf
+
+# No matrix was searched by two runs, and nothing that was kept is lost.
+check_searches() {
+    local twice
+    twice=$(awk '$2 == "searched" { print $3 }' new.gguf.journal 2>/dev/null | sort | uniq -d)
+    [ -z "$twice" ] || fail "$1: searched again: units" $twice
+    [ "$(lines searched)" -ge "$2" ] || fail "$1: $2 matrices were searched, $(lines searched) are left"
+}
+
+note "-- kills"
+kills=0 files=0
+while [ $kills -lt "$KILLS_WANTED" ]; do
+    n=$((RANDOM % 4)) before=$(lines searched) word=searched least=0
+    ms=$((20 + (RANDOM * 32768 + RANDOM) % (WHOLE + 100)))
+    case $((RANDOM % 4)) in
+        0) ms=0 least=$((before + 1 + RANDOM % 12)) ;;
+        1) ms=0 word=unit least=$(($(units) + 1 + RANDOM % 9)) ;;
+    esac
+    attempt $n $ms $word $least "${ARGS[@]}" --resume
+    code=$?
+    if [ -e new.gguf ] && [ ! -e new.gguf.journal ]; then # finished, or killed on its way out
+        same want.gguf new.gguf "after $kills kills"
+        clean "a whole run"
+        rm new.gguf
+        files=$((files + 1))
+        [ $files -gt $((5 * KILLS_WANTED)) ] && { fail "too fast to be killed"; finish; }
+        [ $code -eq 0 ] && continue
+    elif ! grep -qaE 'signal 9|Killed|stopped' log && [ $code -ne 137 ]; then
+        fail "the job fails by itself, code $code:"
+        cat log
+        finish
+    else
+        check_searches "kill $kills" "$before"
+    fi
+    kills=$((kills + 1))
+    printf '%s+%s ' "$(lines searched)" "$(units)"
+done
+resume new.gguf 3 "${ARGS[@]}"
+same want.gguf new.gguf "after $kills kills"
+clean "the last run"
+note "matrices searched and units done after each of $kills kills ($((files + 1)) files, $WHOLE ms undisturbed)"
+
+# interrupted NAME WORD COUNT: stops a run once the journal has so many such lines; leaves copies.
+interrupted() {
+    local job
+    rm -f new.gguf*
+    "$SBIT" compress "$SOURCE" -o new.gguf "${ARGS[@]}" >log 2>&1 </dev/null &
+    job=$!
+    while kill -0 $job 2>/dev/null && [ "$(lines "$2")" -lt "$3" ]; do sleep 0.01; done
+    kill -INT $job 2>/dev/null
+    wait $job && fail "$1: too fast to be stopped"
+    for end in part distill.part journal; do cp "new.gguf.$end" "$1.$end"; done
+}
+again() {
+    rm -f new.gguf*
+    for end in part distill.part journal; do cp "$1.$end" "new.gguf.$end"; done
+}
+says() { grep -aqE "$1" log || { fail "does not say \"$1\" but:"; cat log; }; }
+# continued RANKS WHAT: the copy, changed or not, ends in the same file.
+continued() {
+    resume new.gguf "$1" "${ARGS[@]}"
+    same want.gguf new.gguf "$2"
+    clean "$2"
+    note "$2: $(grep -a continuing log)"
+}
+
+note "-- what is kept"
+interrupted half searched 9
+note "$(grep -a resume log)"
+says 'matrices are searched and kept in new.gguf.distill.part.*--resume'
+again half
+"$SBIT" compress "$SOURCE" -o new.gguf "${ARGS[@]}" >log 2>&1 && fail "writes over an unfinished job"
+says 'unfinished.*matrices searched.*--resume'
+cmp half.distill.part new.gguf.distill.part || fail "changes what was searched"
+continued 2 "half of the matrices"
+says "continuing with .*$(grep -ac ' searched ' half.journal) of [0-9]+ matrices searched"
+interrupted all searched "$(grep -ac ' measured ' half.journal)"
+again all
+continued 3 "all matrices"
+
+note "-- damage"
+again all
+printf 'XXXX' | dd of=new.gguf.distill.part bs=1 seek=$(($(stat -c %s all.distill.part) / 8)) conv=notrunc status=none
+continued 0 "a damaged file aside"
+says 'cannot be used as they stand in new.gguf.distill.part'
+again all
+truncate -s 5000 new.gguf.distill.part
+continued 2 "a file aside that was cut"
+again all
+rm new.gguf.distill.part
+continued 0 "no file aside"
+again all
+rm new.gguf.journal new.gguf.part
+"$SBIT" compress "$SOURCE" -o new.gguf "${ARGS[@]}" >log 2>&1 && fail "writes over a file aside that no journal knows"
+says 'new.gguf.distill.part is in the way'
+cmp all.distill.part new.gguf.distill.part || fail "changes a file aside that no journal knows"
+finish
