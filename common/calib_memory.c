@@ -104,8 +104,7 @@ static uint64_t work_bytes(const struct calib_job *job, bool on_disk)
     return (normed + room + batch + prepared + scores + cache) * sizeof(float);
 }
 
-/* Parameters of distillation: row scales and norms. */
-static uint64_t parameters(const struct model_config *c)
+uint64_t calib_parameters(const struct model_config *c)
 {
     struct widths w = widths_of(c);
     uint64_t rows = 2 * w.hidden + w.attended + 2 * w.kv + 2 * w.ffn + 2 * w.hidden;
@@ -154,7 +153,7 @@ struct calib_samples calib_samples(const struct model_config *c, uint32_t contex
 static uint64_t sampled_bytes(const struct model_config *c, struct calib_samples s)
 {
     uint64_t each = (uint64_t)s.rows * c->hidden * (c->block_count + 1);
-    return s.lanes * (each + parameters(c)) * sizeof(float);
+    return s.lanes * (each + calib_parameters(c)) * sizeof(float);
 }
 
 static uint64_t distill_bytes(const struct calib_job *job)
@@ -162,7 +161,7 @@ static uint64_t distill_bytes(const struct calib_job *job)
     const struct model_config *c = job->config;
     uint64_t states = (uint64_t)job->context * c->hidden * (c->block_count + 2);
     uint64_t recoded = calib_recodes(c, job->recode) ? calib_recode_weights(c) : 0;
-    return (states + (job->distill + 4) * (parameters(c) + recoded)) * sizeof(float);
+    return (states + (job->distill + 4) * (calib_parameters(c) + recoded)) * sizeof(float);
 }
 
 /* sampled and back, and in total the most that the phases need: measuring, going back, compressing,

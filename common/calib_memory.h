@@ -53,6 +53,8 @@ struct calib_memory { /* bytes */
 bool calib_recodes(const struct model_config *c, double recode);
 /* Those weights, rows filled up to whole bands. */
 uint64_t calib_recode_weights(const struct model_config *c);
+/* How many other parameters it tunes: scales of all rows, weights of norms. */
+uint64_t calib_parameters(const struct model_config *c);
 
 /* What the measuring pass goes back through: of so many lanes (1, 2, 4, 8 or 16) the first rows of one window. So
  * many that what is kept of them stays small on all ranks together, and fewer where moments are not full, by

@@ -225,6 +225,7 @@ static enum status dispatch(struct loop *loop, struct message *m, struct error *
     case MSG_GRADIENT:
     case MSG_SOURCE:
     case MSG_FETCHED:
+    case MSG_STATE:
         return loop->failed ? OK : give(loop, &loop->worker, "worker", m, e);
     default:
         return give(loop, &loop->coordinator, "coordinator", m, e);

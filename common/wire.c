@@ -46,6 +46,8 @@ static const struct {
     [MSG_OPENED] = {"OPENED", wire_pack_opened, wire_unpack_opened, false},
     [MSG_FETCH] = {"FETCH", wire_pack_fetch, wire_unpack_fetch, true},
     [MSG_FETCHED] = {"FETCHED", wire_pack_fetch, wire_unpack_fetch, true},
+    [MSG_STATE] = {"STATE", wire_pack_state, wire_unpack_state, true},
+    [MSG_KEEP] = {"KEEP", wire_pack_state, wire_unpack_state, true},
 };
 
 const char *message_name(enum message_kind kind)

@@ -55,6 +55,8 @@ enum message_kind {
     MSG_OPENED,    /* rank -> 0: whether it has the model's files */
     MSG_FETCH,     /* rank without them -> 0: bytes of a tensor of the source are wanted */
     MSG_FETCHED,   /* 0 -> rank: they */
+    MSG_STATE,     /* 0 -> rank: bytes of a state of distilling to go on from */
+    MSG_KEEP,      /* 0 -> 0: bytes of a state of distilling that another run may go on from */
     MSG_KINDS
 };
 
@@ -228,6 +230,15 @@ struct msg_tuned {
 
 struct msg_want {
     uint32_t block;
+    bool state;      /* not a block: STATE from offset on */
+    uint64_t offset;
+};
+
+/* Of MSG_STATE and MSG_KEEP. Payload: bytes of the state from offset on, at most WIRE_PIECE_MAX of them; STATE
+ * without payload: there is none. */
+struct msg_state {
+    uint32_t step; /* steps that are done */
+    uint64_t offset;
 };
 
 struct msg_probed { /* seconds, by all threads of the rank */
@@ -293,6 +304,7 @@ struct message {
         struct msg_source source;
         struct msg_opened opened;
         struct msg_fetch fetch, fetched;
+        struct msg_state state, keep;
     };
     const void *payload; /* borrowed on sending; inside bytes when received */
     size_t payload_bytes;

@@ -173,13 +173,29 @@ void wire_pack_want(const struct message *m, Sbit__Header *h, struct wire_scratc
 {
     sbit__want__init(&s->want);
     s->want.block = m->want.block;
+    s->want.state = m->want.state;
+    s->want.offset = m->want.offset;
     h->want = &s->want;
 }
 
 const char *wire_unpack_want(struct message *m, const Sbit__Header *h)
 {
-    m->want.block = h->want->block;
+    m->want = (struct msg_want){h->want->block, h->want->state != 0, h->want->offset};
     return NULL;
+}
+
+void wire_pack_state(const struct message *m, Sbit__Header *h, struct wire_scratch *s)
+{
+    sbit__state__init(&s->state);
+    s->state.step = m->state.step;
+    s->state.offset = m->state.offset;
+    h->state = &s->state; /* or keep, in the same place */
+}
+
+const char *wire_unpack_state(struct message *m, const Sbit__Header *h)
+{
+    m->state = (struct msg_state){h->state->step, h->state->offset};
+    return m->payload_bytes <= WIRE_PIECE_MAX ? NULL : "it brings more bytes than a piece has";
 }
 
 void wire_pack_probed(const struct message *m, Sbit__Header *h, struct wire_scratch *s)

@@ -36,6 +36,7 @@ struct wire_scratch {
         Sbit__Source source;
         Sbit__Opened opened;
         Sbit__Fetch fetch;
+        Sbit__State state;
     };
     union {
         struct {
@@ -80,6 +81,7 @@ void wire_pack_probed(const struct message *m, Sbit__Header *h, struct wire_scra
 void wire_pack_source(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_opened(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_fetch(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
+void wire_pack_state(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_tokens(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_hidden(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
 void wire_pack_logits(const struct message *m, Sbit__Header *h, struct wire_scratch *s);
@@ -104,6 +106,7 @@ const char *wire_unpack_probed(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_source(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_opened(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_fetch(struct message *m, const Sbit__Header *h);
+const char *wire_unpack_state(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_tokens(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_hidden(struct message *m, const Sbit__Header *h);
 const char *wire_unpack_logits(struct message *m, const Sbit__Header *h);

@@ -48,6 +48,7 @@ struct compression {
     char recipe[RECIPE_TEXT_MAX];
     bool distilled; /* row scales and norms are tuned at the end */
     bool tuning;    /* a step of it has been done */
+    double recode;  /* struct recipe */
     struct calibration text;
     struct compress_calibration keys;
     struct rank_memory *memory; /* [size], calibrated */
@@ -144,6 +145,7 @@ static enum status prepare(struct compression *k, struct error *e)
         recipe.distill = o->distill;
     recipe_text(&recipe, k->recipe);
     k->distilled = recipe.distill > 0;
+    k->recode = recipe.recode;
     k->measure = k->calibrated && recipe.measure && strcmp(o->method, "code") == 0;
     TRY(plan(k, e));
     TRY(mem_array(&k->rank_of, k->n, sizeof *k->rank_of, "the plan", e));
@@ -272,6 +274,11 @@ static void describe_file(struct compression *k)
     k->file.calibration = k->calibrated ? &k->keys : NULL;
 }
 
+static uint64_t state_bytes(const struct compression *k)
+{
+    return compress_state_bytes(k->units, k->n, &k->source->config, k->recode);
+}
+
 /* Room for what waits for distillation is set aside now, not after hours of searching. */
 static enum status begin_aside(struct compression *k, struct error *e)
 {
@@ -280,6 +287,7 @@ static enum status begin_aside(struct compression *k, struct error *e)
         return OK;
     k->aside.units = k->units;
     k->aside.n = k->n;
+    k->aside.state_bytes = state_bytes(k);
     return compress_file_begin_aside(&k->aside, j->target, compress_journal_parts_aside(j), e);
 }
 
@@ -500,6 +508,35 @@ static enum status send_block(struct compression *k, const struct message *m, st
     return OK;
 }
 
+static enum status take_state(struct compression *k, const struct message *m, struct error *e)
+{
+    FAIL_IF(m->peer != 0 || !k->journal.aside || m->payload_bytes == 0, e, ERR_PEER,
+            "rank %d keeps a state of distilling, which was not expected", m->peer);
+    return compress_journal_keep(&k->journal, &m->keep, m->payload, m->payload_bytes, e);
+}
+
+/* Rank 0's worker begins to distil, and asks for one piece after the other of what an earlier run has left. */
+static enum status send_state(struct compression *k, const struct message *m, struct error *e)
+{
+    uint64_t all = k->aside.state_bytes, left = all - m->want.offset;
+    struct message piece = {.kind = MSG_STATE};
+    uint8_t *bytes;
+    piece.state = (struct msg_state){compress_journal_steps(&k->journal), m->want.offset};
+    FAIL_IF(m->peer != 0 || !k->journal.aside || m->want.offset >= all, e, ERR_PEER,
+            "rank %d asks for a state of distilling where there is none", m->peer);
+    if (piece.state.step == 0)
+        return loop_send(k->cluster->loop, 0, &piece, e);
+    piece.payload_bytes = left < WIRE_PIECE_MAX ? left : WIRE_PIECE_MAX;
+    TRY(mem_array(&bytes, piece.payload_bytes, 1, "a piece of what is tuned", e));
+    piece.payload = bytes;
+    enum status status =
+        compress_journal_state(&k->journal, m->want.offset, bytes, piece.payload_bytes, e);
+    if (status == OK)
+        status = loop_send(k->cluster->loop, 0, &piece, e);
+    free(bytes);
+    return status;
+}
+
 static enum status handle(void *self, struct message *m, struct error *e)
 {
     struct compression *k = self;
@@ -512,7 +549,9 @@ static enum status handle(void *self, struct message *m, struct error *e)
     if (m->kind == MSG_TUNED)
         return take_tuned(k, m, e);
     if (m->kind == MSG_WANT)
-        return send_block(k, m, e);
+        return m->want.state ? send_state(k, m, e) : send_block(k, m, e);
+    if (m->kind == MSG_KEEP)
+        return take_state(k, m, e);
     if (m->kind == MSG_FETCH)
         return compress_source_answer(&k->others, m, e);
     return error_set(e, ERR_PEER, "rank %d sent a message of kind %d while compressing", m->peer,
@@ -665,6 +704,8 @@ static enum status estimate(struct compression *k, struct error *e)
                                .moment_floats = k->memory ? k->memory[0].moment_floats : 0};
     describe_file(k);
     TRY(compress_file_size(&k->file, k->tokenizer, k->options->shard_bytes, &job.file_bytes, e));
+    if (k->calibrated && k->distilled)
+        job.aside_bytes = k->totals.matrix_bytes + 2 * state_bytes(k);
     if (k->calibrated)
         TRY(probe(k, e));
     estimate_print(&job, k->calibrated ? &k->probed : NULL);

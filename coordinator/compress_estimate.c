@@ -142,6 +142,9 @@ static void print_units(const struct estimate_job *job)
            (double)job->file_bytes / 1e6,
            report_ratio(ratio, job->file_bytes, 4 * parameters, "F32"),
            8.0 * (double)job->file_bytes / parameters);
+    if (job->aside_bytes > 0)
+        printf("  until it is done, distillation needs %.1f MB more on disk\n",
+               (double)job->aside_bytes / 1e6);
     if (job->measure)
         printf(
             "  which matrix gets how many bits is decided after a measuring pass; the sum stays\n");

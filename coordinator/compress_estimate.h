@@ -22,6 +22,7 @@ struct estimate_job {
     uint32_t ranks;
     bool measure; /* a measuring pass comes first */
     uint64_t file_bytes; /* of the whole output */
+    uint64_t aside_bytes; /* of the file beside it that distillation needs until it is done; 0: none */
     uint64_t moment_floats; /* calib_memory.h: second moments in blocks of columns; 0: full */
 };
 

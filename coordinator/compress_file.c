@@ -279,6 +279,13 @@ enum status compress_file_aside_path(char **path, const char *target, struct err
     return OK;
 }
 
+static enum status add_states(struct compress_file *f, struct error *e)
+{
+    uint32_t second;
+    TRY(gguf_output_add(f->out, "state.0", DTYPE_I8, 1, &f->state_bytes, &f->state, e));
+    return gguf_output_add(f->out, "state.1", DTYPE_I8, 1, &f->state_bytes, &second, e);
+}
+
 enum status compress_file_begin_aside(struct compress_file *f, const char *target,
                                       enum gguf_parts parts, struct error *e)
 {
@@ -291,6 +298,7 @@ enum status compress_file_begin_aside(struct compress_file *f, const char *targe
     for (uint32_t i = 0; i < f->n; i++)
         if (plan_is_matrix(&f->units[i]))
             TRY(add_unit(f, i, e));
+    TRY(add_states(f, e));
     gguf_output_resume(f->out, parts);
     return gguf_output_begin(f->out, 0, e);
 }

@@ -34,6 +34,8 @@ struct compress_file {
     bool sealed;               /* an earlier run has written all of it */
     uint32_t *first_tensor;    /* [n] number in out of a unit's first tensor */
     uint32_t codebook[16 + 1]; /* by d: number in out plus 1; 0: not in use */
+    uint32_t state;            /* number in out of the first of two states of distilling, in a file aside */
+    uint64_t state_bytes;      /* of each */
     uint32_t rope;             /* the same for RoPE factors that the source has no tensor for */
 };
 
@@ -43,7 +45,8 @@ struct compress_file {
 enum status compress_file_begin(struct compress_file *f, const struct tokenizer *t,
                                 uint64_t shard_bytes, struct error *e);
 /* Instead of begin, for a file beside the output at target that holds the matrices of the blocks as they were before
- * distillation, TARGET.distill.part: sets out and first_tensor, which are the caller's. Such a file is never finished. */
+ * distillation and two states of it of state_bytes, TARGET.distill.part: sets out, state and first_tensor; units, n and
+ * state_bytes are set by the caller, whose out and first_tensor are. Such a file is never finished. */
 enum status compress_file_begin_aside(struct compress_file *f, const char *target,
                                       enum gguf_parts parts, struct error *e);
 /* *path (the caller's, free) = TARGET.distill, the name that it would have. */

@@ -159,6 +159,20 @@ static bool read_unit(struct compress_journal *j, struct journal_units *s, const
     return true;
 }
 
+static bool read_state(struct compress_journal *j, const char *line)
+{
+    struct journal_state s = {.there = true};
+    uint32_t number;
+    int end = 0;
+    if (sscanf(line, "%" SCNu32 " %" SCNu32 " %" SCNx64 "%n", &number, &s.step, &s.hash, &end) !=
+            3 ||
+        line[end] || number > 1 || s.step == 0 || !j->aside)
+        return false;
+    j->state[number] = s;
+    j->newest = (int)number;
+    return true;
+}
+
 static bool read_line(struct compress_journal *j, const char *line)
 {
     int end = 0;
@@ -168,6 +182,8 @@ static bool read_line(struct compress_journal *j, const char *line)
         return read_unit(j, &j->finished, line + 5);
     if (strncmp(line, "searched ", 9) == 0)
         return read_unit(j, &j->searched, line + 9);
+    if (strncmp(line, "tuning ", 7) == 0)
+        return read_state(j, line + 7);
     if (sscanf(line, "planned %" SCNx64 "%n", &j->layout, &end) == 1 && !line[end])
         return j->planned = true;
     if (strcmp(line, "sealed") == 0)
@@ -214,8 +230,10 @@ static void say_done(const struct compress_journal *j, uint32_t units, uint32_t 
 {
     int n = snprintf(out, 96, "%u of %u units done", units, j->n);
     if (j->aside)
-        snprintf(out + n, 96 - (size_t)n, " and %u of %u matrices searched", searched,
-                 j->n_matrices);
+        n += snprintf(out + n, 96 - (size_t)n, " and %u of %u matrices searched", searched,
+                      j->n_matrices);
+    if (compress_journal_steps(j) > 0)
+        snprintf(out + n, 96 - (size_t)n, ", %u steps tuned", compress_journal_steps(j));
 }
 
 /* A journal that holds no more than what the job is can be begun anew: nothing is lost. */
@@ -412,6 +430,27 @@ static void drop_tuned(struct compress_journal *j)
     }
 }
 
+/* The newest state that the file really holds, if any. */
+static enum status verify_states(struct compress_journal *j, struct loop *loop, struct error *e)
+{
+    uint32_t steps = compress_journal_steps(j);
+    for (int i = 0; i < 2; i++) {
+        struct journal_state *s = &j->state[i];
+        TRY(loop_alive(loop, e));
+        if (s->there)
+            TRY(gguf_output_adopt(j->aside->out, j->aside->state + (uint32_t)i, s->hash, &s->there,
+                                  e));
+    }
+    if (!j->state[j->newest].there)
+        j->newest = 1 - j->newest;
+    if (compress_journal_steps(j) < steps)
+        fprintf(stderr,
+                "sbit: distillation cannot go on at step %u, which is damaged in %s.distill.part: it "
+                "goes on at step %u\n",
+                steps, j->target, compress_journal_steps(j));
+    return OK;
+}
+
 static void report_lost(const struct compress_journal *j, uint32_t units, uint32_t searched)
 {
     if (j->finished.n_recorded < units)
@@ -440,6 +479,8 @@ enum status compress_journal_begin(struct compress_journal *j, struct loop *loop
     TRY(verify(j, &j->finished, loop, e));
     if (j->aside)
         TRY(verify(j, &j->searched, loop, e));
+    if (j->aside && !j->sealed)
+        TRY(verify_states(j, loop, e));
     report_lost(j, units, searched);
     if (j->aside)
         drop_tuned(j);
@@ -510,6 +551,39 @@ enum status compress_journal_step(struct compress_journal *j, bool at_once, stru
     return OK;
 }
 
+enum status compress_journal_keep(struct compress_journal *j, const struct msg_state *at,
+                                  const void *data, size_t size, struct error *e)
+{
+    struct gguf_output *out = j->aside->out;
+    int number = 1 - j->newest;
+    uint32_t index = j->aside->state + (uint32_t)number;
+    if (at->offset == 0)
+        gguf_output_forget(out, index);
+    j->state[number].there = false;
+    TRY(gguf_output_write(out, index, at->offset, data, size, e));
+    if (at->offset + size < j->aside->state_bytes)
+        return OK;
+    j->state[number] = (struct journal_state){true, at->step, gguf_output_hash(out, index)};
+    TRY(gguf_output_sync(out, e));
+    TRY(journal_add(j->journal, e, "tuning %d %u %016" PRIx64, number, at->step,
+                    j->state[number].hash));
+    TRY(journal_commit(j->journal, e));
+    j->newest = number;
+    return OK;
+}
+
+uint32_t compress_journal_steps(const struct compress_journal *j)
+{
+    return j->state[j->newest].there ? j->state[j->newest].step : 0;
+}
+
+enum status compress_journal_state(const struct compress_journal *j, uint64_t offset, void *data,
+                                   size_t size, struct error *e)
+{
+    return gguf_output_read(j->aside->out, j->aside->state + (uint32_t)j->newest, offset, data,
+                            size, e);
+}
+
 enum status compress_journal_sealed(struct compress_journal *j, struct error *e)
 {
     if (j->sealed)
@@ -532,7 +606,12 @@ static void tell(const struct compress_journal *j, struct error *e)
 {
     size_t used = strlen(e->text), room = sizeof e->text - used;
     char *end = e->text + used;
-    if (j->searched.n_recorded > 0)
+    if (compress_journal_steps(j) > 0)
+        snprintf(end, room,
+                 "; %u steps of distillation are done and kept in %s.distill.part and .journal: the "
+                 "same command with --resume goes on from there",
+                 compress_journal_steps(j), j->target);
+    else if (j->searched.n_recorded > 0)
         snprintf(end, room,
                  "; %u of %u matrices are searched and kept in %s.distill.part and .journal: the "
                  "same command with --resume goes on from there",

@@ -22,6 +22,12 @@ struct journal_units { /* units whose bytes stand in a file */
     uint32_t n_recorded;
 };
 
+struct journal_state { /* of distilling */
+    bool there;
+    uint32_t step; /* steps done */
+    uint64_t hash;
+};
+
 struct compress_journal { /* the first part set by the caller, all else zero to begin */
     const struct options *options;
     const struct weights *source;
@@ -39,6 +45,8 @@ struct compress_journal { /* the first part set by the caller, all else zero to 
     bool accepted;                      /* it is this job's */
     bool resumed;                       /* and an earlier run has begun it */
     struct journal_units finished, searched; /* in file, and in aside */
+    struct journal_state state[2]; /* the two in aside */
+    int newest;                    /* of them */
     uint32_t n_measured, n_matrices;
     bool measured, planned, sealed; /* sealed: only the names are missing */
     uint64_t layout;
@@ -62,6 +70,15 @@ enum gguf_parts compress_journal_parts_aside(const struct compress_journal *j);
 enum status compress_journal_begin(struct compress_journal *j, struct loop *loop, struct error *e);
 /* Records results that have come, a few times a second, or at once. Errors: ERR_IO. */
 enum status compress_journal_step(struct compress_journal *j, bool at_once, struct error *e);
+/* Takes a piece of a state of distilling after so many steps, in order, and records it when it is complete; of the
+ * two that there is room for it replaces the older. Errors: ERR_PEER for a piece that does not fit, ERR_IO. */
+enum status compress_journal_keep(struct compress_journal *j, const struct msg_state *at,
+                                  const void *data, size_t size, struct error *e);
+/* Steps of the newest; 0: there is none. */
+uint32_t compress_journal_steps(const struct compress_journal *j);
+/* data[size] = its bytes from offset on, which must be within it. Errors: ERR_IO. */
+enum status compress_journal_state(const struct compress_journal *j, uint64_t offset, void *data,
+                                   size_t size, struct error *e);
 /* Records that the file is complete but for its name. Errors: ERR_IO. */
 enum status compress_journal_sealed(struct compress_journal *j, struct error *e);
 /* After success removes the journal and the file aside, which is closed in any case. After a failure

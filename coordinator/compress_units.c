@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/calib_memory.h"
 #include "common/mem.h"
 #include "common/plan.h"
 
@@ -86,6 +87,20 @@ bool compress_is_shared(const struct plan_unit *u, bool calibrated, bool distill
     bool norm =
         u->kind == KIND_ATTN_NORM || u->kind == KIND_FFN_NORM || u->kind == KIND_OUTPUT_NORM;
     return calibrated && (plan_is_matrix(u) || (distilled && norm));
+}
+
+uint64_t compress_state_bytes(const struct plan_unit *units, uint32_t n,
+                              const struct model_config *config, double recode)
+{
+    const uint64_t each = 3 * sizeof(float); /* the value and Adam's moments */
+    uint64_t bytes = 2 * sizeof(uint32_t) + each * calib_parameters(config);
+    for (uint32_t i = 0; i < n && calib_recodes(config, recode); i++) {
+        const struct plan_unit *u = &units[i];
+        uint64_t rows = (u->rows + FORM_BAND - 1) / FORM_BAND * FORM_BAND;
+        if (plan_is_matrix(u) && u->method == UNIT_CODE)
+            bytes += u->form.tensor[0].bytes + each * rows * u->cols;
+    }
+    return bytes;
 }
 
 const char *compress_step_name(enum tensor_kind kind)

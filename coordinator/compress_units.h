@@ -21,6 +21,10 @@ enum status compress_deal(const struct plan_unit *units, uint32_t n, uint32_t bl
 enum status compress_take_measured(struct plan_unit *units, uint32_t n,
                                    const struct msg_measured *m, struct error *e);
 
+/* Bytes of a state of distilling (MSG_STATE) of planned units, at the rate recipe.recode. */
+uint64_t compress_state_bytes(const struct plan_unit *units, uint32_t n,
+                              const struct model_config *config, double recode);
+
 /* Whether all ranks work on the unit together: calibrated matrices of the blocks, and with
  * distilled the norms that are tuned with them. The rest is dealt. */
 bool compress_is_shared(const struct plan_unit *u, bool calibrated, bool distilled);

@@ -565,11 +565,11 @@ enum status calibrated_accept(struct calibrated *c, struct message *m, struct er
     if (m->kind == MSG_GRADIENT && m->gradient.step == UINT32_MAX)
         return c->phase == PHASE_WEIGH ? calibrated_take_energy(c, m, e)
                                        : queue_put(&c->early, m, e);
-    if (m->kind == MSG_GRADIENT) {
-        bool ready = c->tuning && m->gradient.step == calibrated_tune_step(c) &&
-                     (m->gradient.lane < MOMENT_LANES || calibrated_tune_waits(c));
-        return ready ? calibrated_take_gradient(c, m, e) : queue_put(&c->early, m, e);
-    }
+    if (m->kind == MSG_STATE)
+        return c->tuning ? calibrated_take_state(c, m, e) : queue_put(&c->early, m, e);
+    if (m->kind == MSG_GRADIENT)
+        return calibrated_tune_ready(c, &m->gradient) ? calibrated_take_gradient(c, m, e)
+                                                      : queue_put(&c->early, m, e);
     const struct msg_moments *a = &m->moments;
     bool now = a->block == c->block && a->step == (uint32_t)c->step &&
                a->measuring == c->measuring && c->phase == PHASE_GATHER;

@@ -25,7 +25,7 @@ void calibrated_free(struct calibrated *c);
 
 /* The shared units of a MSG_COMPRESS; after the last of these messages the work begins. Errors: ERR_PEER. */
 enum status calibrated_units(struct calibrated *c, const struct msg_compress *m, struct error *e);
-/* A MSG_MOMENTS or MSG_PART; takes m's bytes when it has to wait. Errors: ERR_PEER. */
+/* A MSG_MOMENTS, MSG_PART, MSG_GRADIENT or MSG_STATE; takes m's bytes when it has to wait. Errors: ERR_PEER. */
 enum status calibrated_accept(struct calibrated *c, struct message *m, struct error *e);
 /* One bounded piece of work, if there is any; sets *busy then. */
 enum status calibrated_step(struct calibrated *c, bool *busy, struct error *e);

@@ -186,7 +186,11 @@ void calibrated_close_tuning(struct calibrated *c);
 /* A window, or at rank 0 the end of a step; *busy false when others are waited for. *done after the last
  * step. */
 enum status calibrated_tune(struct calibrated *c, bool *busy, bool *done, struct error *e);
-/* A MSG_GRADIENT of the step in work. */
+/* A MSG_STATE: where an earlier run has stopped. */
+enum status calibrated_take_state(struct calibrated *c, const struct message *m, struct error *e);
+/* Whether a MSG_GRADIENT is of the step in work. */
+bool calibrated_tune_ready(const struct calibrated *c, const struct msg_gradient *g);
+/* Takes such a one. */
 enum status calibrated_take_gradient(struct calibrated *c, const struct message *m,
                                      struct error *e);
 /* The step in work. */

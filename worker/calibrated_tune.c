@@ -11,41 +11,7 @@
 #include "common/codebook.h"
 #include "common/forms.h"
 #include "common/mem.h"
-#include "worker/calibrated_private.h"
-#include "worker/tune_adam.h"
-#include "worker/tune_codes.h"
-#include "worker/tune_product.h"
-#include "worker/tuned_model.h"
-
-struct tuned_matrix {
-    struct shared_unit *unit;
-    uint16_t *base; /* [tune_matrix_scales] as searched */
-    size_t latents; /* where they begin among the values */
-    float pace;     /* its rate as a share of the recipe's */
-};
-
-struct tuning {
-    struct model_config config; /* rows of q and k as the student's */
-    struct binder binder;       /* norms and biases */
-    struct block_weights *blocks;
-    float **norm,
-        *norm_base;     /* [2 blocks + 1] views of hidden weights each; [2 blocks + 1][hidden] */
-    float *output_norm; /* [hidden] */
-    struct tuned_matrix *matrix; /* [blocks][TUNE_MATRICES] */
-    struct tuned_model model;
-    struct tune_adam adam;
-    size_t parameters; /* logarithms of multipliers */
-    size_t size;       /* of a gradient: parameters, then latents where codes are chosen anew */
-    float *value;      /* [size] at rank 0, else [parameters] */
-    float *gradient;   /* [batch][size] at rank 0, else [1][size] */
-    struct nearest *nearest[CODEBOOK_COUNT];
-    uint8_t *news; /* [news_bytes] rank 0 of several: the sum by parameters, then all codes */
-    size_t news_bytes;
-    double kl[MOMENT_LANES];
-    bool there[MOMENT_LANES]; /* rank 0: gradients of the step's lanes */
-    uint32_t step, steps, steps_per_pass;
-    int next; /* place in the step's batch that this rank looks at next */
-};
+#include "worker/calibrated_tune_private.h"
 
 /* Which windows a step takes */
 
@@ -198,7 +164,8 @@ enum status calibrated_open_tuning(struct calibrated *c, struct error *e)
     t->steps = t->steps_per_pass * c->recipe.distill;
     TRY(bind_students(c, t, e));
     TRY(keep_norms(c, t, e));
-    return open_model(c, t, e);
+    TRY(open_model(c, t, e));
+    return calibrated_open_state(c, e);
 }
 
 void calibrated_close_tuning(struct calibrated *c)
@@ -213,6 +180,7 @@ void calibrated_close_tuning(struct calibrated *c)
         nearest_free(t->nearest[i]);
     tuned_model_free(&t->model);
     tune_adam_free(&t->adam);
+    tune_state_free(&t->state);
     bind_free(&t->binder);
     free(t->blocks);
     free(t->matrix);
@@ -278,8 +246,7 @@ static enum status take_window(struct calibrated *c, uint32_t i, struct error *e
                                  t->size * sizeof *gradient, e);
 }
 
-/* The new parameters into norms and scales. */
-static void apply(struct calibrated *c)
+void calibrated_apply_tuned(struct calibrated *c)
 {
     struct tuning *t = c->tuning;
     size_t hidden = t->config.hidden, blocks = t->config.block_count;
@@ -374,7 +341,7 @@ static enum status move(struct calibrated *c, const float *sum, struct error *e)
     if (!move_range(c, sum, t->value + t->parameters - hidden, hidden, t->matrix,
                     blocks * TUNE_MATRICES))
         return out_of_range(e);
-    apply(c);
+    calibrated_apply_tuned(c);
     t->step++;
     t->next = 0;
     memset(t->there, 0, sizeof t->there);
@@ -439,7 +406,9 @@ static enum status finish_step(struct calibrated *c, struct error *e)
         TRY(recode(c, sum, e));
     TRY(send_news(c, sum, kl, e));
     TRY(loop_send(c->loop, 0, &m, e));
-    return move(c, sum, e);
+    TRY(move(c, sum, e));
+    calibrated_end_step(c);
+    return OK;
 }
 
 /* Rank 0: whether the gradients of all windows of the step are there. */
@@ -473,7 +442,7 @@ enum status calibrated_take_gradient(struct calibrated *c, const struct message 
     return OK;
 }
 
-enum status calibrated_tune(struct calibrated *c, bool *busy, bool *done, struct error *e)
+static enum status go_on(struct calibrated *c, bool *busy, bool *done, struct error *e)
 {
     struct tuning *t = c->tuning;
     while (t->step < t->steps && token_weight(c) == 0)
@@ -485,6 +454,29 @@ enum status calibrated_tune(struct calibrated *c, bool *busy, bool *done, struct
         return take_window(c, (uint32_t)t->next++, e);
     *busy = c->loop->transport->rank == 0 && step_complete(c);
     return *busy ? finish_step(c, e) : OK;
+}
+
+enum status calibrated_tune(struct calibrated *c, bool *busy, bool *done, struct error *e)
+{
+    *done = false;
+    switch (c->tuning->phase) {
+    case TUNE_LOAD:
+        *busy = false;
+        return OK;
+    case TUNE_SHARE:
+        return calibrated_share_state(c, busy, e);
+    case TUNE_KEEP:
+        return calibrated_keep_state(c, e);
+    default:
+        return go_on(c, busy, done, e);
+    }
+}
+
+bool calibrated_tune_ready(const struct calibrated *c, const struct msg_gradient *g)
+{
+    const struct tuning *t = c->tuning;
+    bool going = t && (t->phase == TUNE_STEPS || t->phase == TUNE_KEEP);
+    return going && g->step == t->step && (g->lane < MOMENT_LANES || calibrated_tune_waits(c));
 }
 
 bool calibrated_tune_waits(const struct calibrated *c)

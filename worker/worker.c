@@ -97,7 +97,7 @@ static enum status handle(void *self, struct message *m, struct error *e)
     if (m->kind == MSG_COMPRESS)
         return handle_compress(w, &m->compress, e);
     if (m->kind == MSG_CALIB || m->kind == MSG_MOMENTS || m->kind == MSG_PART ||
-        m->kind == MSG_GRADIENT)
+        m->kind == MSG_GRADIENT || m->kind == MSG_STATE)
         return handle_calibrated(w, m, e);
     FAIL_IF(m->kind != MSG_TOKENS && m->kind != MSG_HIDDEN, e, ERR_PEER,
             "a message of kind %d is not for a worker", (int)m->kind);

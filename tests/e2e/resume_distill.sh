@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A compression with --distill that is killed at any moment and continued, by another number of ranks, ends in the file of
-# an undisturbed run, and searches no matrix twice. $SEED and $KILLS as in resume.sh.
+# an undisturbed run, searches no matrix twice and tunes no step before the last that was kept. $SEED and $KILLS as in
+# resume.sh.
 # shellcheck source=resume_lib.sh
 . "$(dirname "$0")/resume_lib.sh"
 
-KILLS_WANTED=${KILLS:-10}
+KILLS_WANTED=${KILLS:-8}
 SOURCE=$SHARED/models/stories260K
 [ -d "$SOURCE" ] || SOURCE=$ROOT/models/demo
-ARGS=(--bits 2 --calib-tokens 1024 --calib-ctx 64 --recipe descent=1 --threads 1 --distill 4)
+ARGS=(--bits 2 --calib-tokens 1024 --calib-ctx 64 --recipe descent=1 --threads 1 --distill 8)
 
 make want.gguf 0 "${ARGS[@]}"
 begun=$(date +%s%N)
@@ -17,6 +18,8 @@ same want.gguf new.gguf "undisturbed, two ranks"
 clean "an undisturbed run"
 rm new.gguf
 
+# How many steps of tuning are kept.
+steps() { awk '$2 == "tuning" { n = $4 } END { print n + 0 }' new.gguf.journal 2>/dev/null; }
 # No matrix was searched by two runs, and nothing that was kept is lost.
 check_searches() {
     local twice
@@ -28,11 +31,12 @@ check_searches() {
 note "-- kills"
 kills=0 files=0
 while [ $kills -lt "$KILLS_WANTED" ]; do
-    n=$((RANDOM % 4)) before=$(lines searched) word=searched least=0
+    n=$((RANDOM % 4)) before=$(lines searched) tuned=$(steps) word=searched least=0
     ms=$((20 + (RANDOM * 32768 + RANDOM) % (WHOLE + 100)))
-    case $((RANDOM % 4)) in
+    case $((RANDOM % 5)) in
         0) ms=0 least=$((before + 1 + RANDOM % 12)) ;;
         1) ms=0 word=unit least=$(($(units) + 1 + RANDOM % 9)) ;;
+        2 | 3) ms=$((RANDOM % 50)) word=tuning least=$(($(lines tuning) + 1 + RANDOM % 3)) ;;
     esac
     attempt $n $ms $word $least "${ARGS[@]}" --resume
     code=$?
@@ -49,14 +53,15 @@ while [ $kills -lt "$KILLS_WANTED" ]; do
         finish
     else
         check_searches "kill $kills" "$before"
+        [ "$(steps)" -ge "${tuned:-0}" ] || fail "kill $kills: $tuned steps were tuned, $(steps) are left"
     fi
     kills=$((kills + 1))
-    printf '%s+%s ' "$(lines searched)" "$(units)"
+    printf '%s+%s+%s ' "$(lines searched)" "$(steps)" "$(units)"
 done
 resume new.gguf 3 "${ARGS[@]}"
 same want.gguf new.gguf "after $kills kills"
 clean "the last run"
-note "matrices searched and units done after each of $kills kills ($((files + 1)) files, $WHOLE ms undisturbed)"
+note "matrices searched, steps tuned and units done after each of $kills kills ($((files + 1)) files, $WHOLE ms undisturbed)"
 
 # interrupted NAME WORD COUNT: stops a run once the journal has so many such lines; leaves copies.
 interrupted() {
@@ -95,10 +100,18 @@ says "continuing with .*$(grep -ac ' searched ' half.journal) of [0-9]+ matrices
 interrupted all searched "$(grep -ac ' measured ' half.journal)"
 again all
 continued 3 "all matrices"
+interrupted tuned tuning 2
+says 'steps of distillation are done and kept in new.gguf.distill.part.*--resume'
+TUNED=$(steps)
+for n in 0 3; do
+    again tuned
+    continued $n "some steps, on $n ranks"
+    says "continuing with .*, $TUNED steps tuned"
+done
 
 note "-- damage"
 again all
-printf 'XXXX' | dd of=new.gguf.distill.part bs=1 seek=$(($(stat -c %s all.distill.part) / 8)) conv=notrunc status=none
+printf 'XXXX' | dd of=new.gguf.distill.part bs=1 seek=40000 conv=notrunc status=none
 continued 0 "a damaged file aside"
 says 'cannot be used as they stand in new.gguf.distill.part'
 again all
@@ -107,6 +120,24 @@ continued 2 "a file aside that was cut"
 again all
 rm new.gguf.distill.part
 continued 0 "no file aside"
+again tuned
+at=$(($(stat -c %s tuned.distill.part) / 4)) # in one of the two states, each of nearly half of the file
+printf 'XXXX' | dd of=new.gguf.distill.part bs=1 seek=$at conv=notrunc status=none
+printf 'XXXX' | dd of=new.gguf.distill.part bs=1 seek=$((3 * at)) conv=notrunc status=none
+continued 2 "two damaged states"
+says "cannot go on at step $TUNED, which is damaged"
+again tuned
+head -n -1 tuned.journal >new.gguf.journal
+continued 3 "a journal without its last line"
+
+note "-- a full disk"
+rm -f new.gguf*
+(ulimit -f $(($(stat -c %s want.gguf) / 1024 + 100)) && "$SBIT" compress "$SOURCE" -o new.gguf "${ARGS[@]}" >log 2>&1) &&
+    fail "writes beyond the limit"
+says 'cannot write new.gguf.distill, which needs .*--resume'
+continued 0 "after a full disk"
+
+note "-- a file in the way"
 again all
 rm new.gguf.journal new.gguf.part
 "$SBIT" compress "$SOURCE" -o new.gguf "${ARGS[@]}" >log 2>&1 && fail "writes over a file aside that no journal knows"

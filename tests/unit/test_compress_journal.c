@@ -1,10 +1,11 @@
-/* What a distilled compression keeps beside its output: what was recorded is there for the next run whatever happened to
- * the ends of the files, what is damaged is made again, and nothing stays when the job is done. */
+/* What a distilled compression keeps beside its output: what was recorded is there for the next run,
+ * whatever happened to the ends of the files; what is damaged is made again; nothing stays when the
+ * job is done. */
 #include "common/mem.h"
 #include "coordinator/compress_journal.h"
 #include "tests/unit/test_files.h"
 
-enum { UNITS = 4, MATRICES = 3, ROWS = 70, COLS = 48 };
+enum { UNITS = 4, MATRICES = 3, ROWS = 70, COLS = 48, STATE = 1000, PIECE = 300 };
 
 #define OUTPUT SBIT_TEST_DIR "/out.gguf"
 static const char output[] = OUTPUT, part[] = OUTPUT ".part", journal[] = OUTPUT ".journal",
@@ -59,6 +60,7 @@ static void describe(struct job *job, const struct options *o, bool distilled)
     must(job, gguf_output_create(&job->file.out, output, &job->e));
     job->file.units = job->aside.units = job->units;
     job->file.n = job->aside.n = UNITS;
+    job->aside.state_bytes = STATE;
     j->options = o;
     j->source = &job->source;
     j->calibration = &calibration;
@@ -129,7 +131,8 @@ static void deliver(struct job *job, uint32_t i, bool tuned)
         free(bytes);
     }
     if (!tuned)
-        job->results[i] = (struct compress_result){.error2 = 0.1 * (i + 1), .final = 1.0 / 3, .searched = true};
+        job->results[i] = (struct compress_result){
+            .error2 = 0.1 * (i + 1), .final = 1.0 / 3, .searched = true};
     job->results[i].done = tuned;
     must(job, compress_journal_step(&job->j, true, &job->e));
 }
@@ -276,6 +279,10 @@ static void test_nonsense(void **state)
         "searched 1 blk.0.matrix_0.weight 0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0",
         "searched 0 blk.0.matrix_0.weight 99 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0",
         "searched 0 blk.0.matrix_0.weight 0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 x",
+        "tuning 2 7 0123456789abcdef",
+        "tuning 0 0 0123456789abcdef",
+        "tuning 0 7 0123456789abcdef x",
+        "tuning 0",
         "searched 3 output_norm.weight 0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0 0x0p+0",
     };
     (void)state;
@@ -322,6 +329,111 @@ static void test_others(void **state)
     unlink(aside);
 }
 
+/* The first bytes of the state after so many steps come. */
+static void keep(struct job *job, uint32_t step, uint64_t bytes)
+{
+    uint8_t state[STATE];
+    fill(state, STATE, step, 0, true);
+    for (uint64_t at = 0; at < bytes; at += PIECE) {
+        struct msg_state m = {step, at};
+        uint64_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        must(job, compress_journal_keep(&job->j, &m, state + at, n, &job->e));
+    }
+}
+
+/* The next run goes on at that step. */
+static void check_state(uint32_t step)
+{
+    uint8_t state[STATE], expected[STATE];
+    struct job job;
+    begin(&job, &resumed);
+    assert_int_equal(compress_journal_steps(&job.j), step);
+    fill(expected, STATE, step, 0, true);
+    if (step > 0) {
+        must(&job, compress_journal_state(&job.j, 0, state, PIECE, &job.e));
+        must(&job, compress_journal_state(&job.j, PIECE, state + PIECE, STATE - PIECE, &job.e));
+        assert_memory_equal(state, expected, STATE);
+    }
+    end(&job, ERR_IO);
+    if (step > 0)
+        assert_non_null(strstr(job.e.text, "steps of distillation are done"));
+}
+
+/* One that is not complete takes the place of the older one only. */
+static void test_states(void **state)
+{
+    struct job job;
+    (void)state;
+    leave(MATRICES, 0);
+    check_state(0);
+    for (uint32_t step = 1; step < 6; step++) {
+        begin(&job, &resumed);
+        keep(&job, 10 * step, STATE);
+        keep(&job, 10 * step + 5, step * 199);
+        keep(&job, 10 * step + 6, STATE / 2);
+        end(&job, ERR_INTERRUPTED);
+        check_state(10 * step);
+    }
+    begin(&job, &resumed);
+    keep(&job, 60, STATE);
+    keep(&job, 70, STATE);
+    keep(&job, 80, STATE);
+    end(&job, ERR_IO);
+    check_state(80);
+    begin(&job, &resumed);
+    end(&job, OK);
+    assert_false(exists(journal) || exists(aside));
+}
+
+static void test_bad_pieces(void **state)
+{
+    static const uint8_t bytes[STATE + 1];
+    struct job job;
+    (void)state;
+    leave(MATRICES, 0);
+    begin(&job, &resumed);
+    const struct msg_state start = {1, 0}, gap = {1, PIECE + 1}, more = {1, PIECE};
+    must(&job, compress_journal_keep(&job.j, &start, bytes, PIECE, &job.e));
+    assert_int_equal(compress_journal_keep(&job.j, &gap, bytes, 1, &job.e), ERR_PEER);
+    assert_int_equal(compress_journal_keep(&job.j, &more, bytes, STATE, &job.e), ERR_PEER);
+    end(&job, ERR_IO);
+    check_state(0);
+}
+
+/* Damage to the newest state brings back the one before, to both the beginning. */
+static void test_damaged_states(void **state)
+{
+    struct job job;
+    size_t size, lines;
+    uint32_t found[3] = {0};
+    (void)state;
+    leave(MATRICES, 0);
+    begin(&job, &resumed);
+    keep(&job, 10, STATE);
+    keep(&job, 20, STATE);
+    end(&job, ERR_IO);
+    uint8_t *bytes = test_read(aside, &size), *text = test_read(journal, &lines);
+    for (size_t at = 0; at < size; at += 53) {
+        bytes[at] ^= 16;
+        test_write(aside, bytes, size);
+        test_write(journal, text, lines);
+        bytes[at] ^= 16;
+        begin(&job, &resumed);
+        uint32_t steps = compress_journal_steps(&job.j);
+        end(&job, ERR_IO);
+        assert_true(steps == 10 || steps == 20);
+        check_state(steps);
+        found[steps / 10]++;
+    }
+    assert_true(found[1] >= STATE / 53 - 1 && found[2] > found[1]);
+    memset(bytes, 0, size);
+    test_write(aside, bytes, size);
+    test_write(journal, text, lines);
+    check_state(0);
+    free(bytes);
+    free(text);
+}
+
 /* Killed between its name and the end: the file aside is not opened any more, and goes. */
 static void test_sealed(void **state)
 {
@@ -350,7 +462,8 @@ int main(void)
         cmocka_unit_test(test_searched), cmocka_unit_test(test_tuned),
         cmocka_unit_test(test_torn),     cmocka_unit_test(test_damage),
         cmocka_unit_test(test_nonsense), cmocka_unit_test(test_others),
-        cmocka_unit_test(test_sealed),
+        cmocka_unit_test(test_states),   cmocka_unit_test(test_bad_pieces),
+        cmocka_unit_test(test_sealed),   cmocka_unit_test(test_damaged_states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

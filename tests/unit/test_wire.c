@@ -51,6 +51,12 @@ static void fill_source(struct message *m, enum message_kind kind)
         m->payload = entries;
         m->payload_bytes = 7;
         break;
+    case MSG_STATE:
+    case MSG_KEEP:
+        m->state = (struct msg_state){12, 1ull << 34};
+        m->payload = entries;
+        m->payload_bytes = 5;
+        break;
     default: /* no body */
         break;
     }
@@ -101,7 +107,7 @@ static void fill_calibrated(struct message *m, enum message_kind kind)
         SET(m->tuned, struct msg_tuned, {12, 128, 0.5});
         break;
     case MSG_WANT:
-        m->want.block = 31;
+        SET(m->want, struct msg_want, {31, true, 1ull << 34});
         break;
     case MSG_PROBED:
         m->probed = (struct msg_probed){0.25, 0.5, 2, 0.125};
@@ -563,6 +569,10 @@ static void test_bad_fetch(void **unused)
     refused(fetch_frame(far, 16), "or for too much");
     h.fetched = &b;
     refused(frame_from(&h, WIRE_PIECE_MAX + 1), "too much at once");
+    Sbit__Header keep = header_of(MSG_KEEP);
+    Sbit__State state = SBIT__STATE__INIT;
+    keep.keep = &state;
+    refused(frame_from(&keep, WIRE_PIECE_MAX + 1), "more bytes than a piece has");
 }
 
 static void test_bad_measured(void **unused)
