@@ -394,6 +394,13 @@ static enum status send_news(struct calibrated *c, const float *sum, double kl, 
     return OK;
 }
 
+/* The text ends before all lanes have so many windows. */
+static void skip_empty(struct calibrated *c)
+{
+    while (c->tuning->step < c->tuning->steps && token_weight(c) == 0)
+        c->tuning->step++;
+}
+
 static enum status finish_step(struct calibrated *c, struct error *e)
 {
     struct tuning *t = c->tuning;
@@ -407,6 +414,7 @@ static enum status finish_step(struct calibrated *c, struct error *e)
     TRY(send_news(c, sum, kl, e));
     TRY(loop_send(c->loop, 0, &m, e));
     TRY(move(c, sum, e));
+    skip_empty(c);
     calibrated_end_step(c);
     return OK;
 }
@@ -445,8 +453,7 @@ enum status calibrated_take_gradient(struct calibrated *c, const struct message 
 static enum status go_on(struct calibrated *c, bool *busy, bool *done, struct error *e)
 {
     struct tuning *t = c->tuning;
-    while (t->step < t->steps && token_weight(c) == 0)
-        t->step++; /* the text ends before all lanes have so many windows */
+    skip_empty(c);
     *done = t->step == t->steps;
     if (*done)
         return OK;

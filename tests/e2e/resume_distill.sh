@@ -8,7 +8,7 @@
 KILLS_WANTED=${KILLS:-8}
 SOURCE=$SHARED/models/stories260K
 [ -d "$SOURCE" ] || SOURCE=$ROOT/models/demo
-ARGS=(--bits 2 --calib-tokens 1024 --calib-ctx 64 --recipe descent=1 --threads 1 --distill 8)
+ARGS=(--bits 2 --calib-tokens 1100 --calib-ctx 64 --recipe descent=1 --threads 1 --distill 8)
 
 make want.gguf 0 "${ARGS[@]}"
 begun=$(date +%s%N)
