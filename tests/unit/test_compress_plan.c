@@ -372,16 +372,26 @@ static void test_f16(void **state)
     }
 }
 
+/* The ranks share the choices of a matrix; each comes once, and what an error costs after them. */
 static void test_measured_once(void **state)
 {
-    struct plan_unit units[MAX_UNITS];
-    struct error e = {0}, e2 = {0}, e3 = {0};
+    struct plan_unit units[MAX_UNITS], *up = NULL;
+    struct error e = {0}, e2 = {0}, e3 = {0}, e4 = {0};
     (void)state;
     uint32_t n = make_units(&demo, units);
-    struct msg_measured m = {.block = 3, .kind = KIND_UP, .columns = true};
+    struct msg_measured cost = {.block = 3, .kind = KIND_UP, .importance = true, .energy = 8};
+    assert_int_equal(compress_take_measured(units, n, &cost, &e4), ERR_PEER);
+    struct msg_measured m = {.block = 3, .kind = KIND_UP, .columns = true, .loss = {[2] = 0.5}};
     assert_int_equal(compress_take_measured(units, n, &m, &e), OK);
     assert_int_equal(compress_take_measured(units, n, &m, &e), ERR_PEER);
     assert_non_null(strstr(e.text, "blk.3.ffn_up"));
+    m.loss[2] = 0;
+    m.loss[3] = 0.25;
+    assert_int_equal(compress_take_measured(units, n, &m, &e), OK);
+    assert_int_equal(compress_take_measured(units, n, &cost, &e), OK);
+    for (uint32_t i = 0; i < n; i++)
+        up = units[i].measured ? &units[i] : up;
+    assert_true(up->loss[2] == 4 && up->loss[3] == 2 && up->loss[1] == 0 && up->columns);
     m.kind = KIND_ATTN_NORM; /* a vector */
     assert_int_equal(compress_take_measured(units, n, &m, &e2), ERR_PEER);
     m = (struct msg_measured){.block = demo.blocks, .kind = KIND_UP};
