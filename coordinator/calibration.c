@@ -141,9 +141,11 @@ static void report_size(const struct calibration *c, const struct options *o)
                 c->tokens, o->calib_tokens);
     if (c->tokens < CALIBRATION_FEW)
         fprintf(stderr,
-                "sbit: %" PRIu64 " tokens say little about what a model computes with: give more "
-                "text, or leave --calib out for the text inside the program\n",
-                c->tokens);
+                "sbit: %" PRIu64 " tokens say little about what a model computes with: %s\n",
+                c->tokens,
+                c->tokens >= o->calib_tokens
+                    ? "give a larger --calib-tokens"
+                    : "give more text, or leave --calib out for the text inside the program");
 }
 
 enum status calibration_read(struct calibration *c, const struct options *o,

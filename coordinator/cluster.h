@@ -62,8 +62,9 @@ const char *report_ratio(char out[128], uint64_t bytes, double others, const cha
 enum status report_check_path(const char *path, struct error *e);
 /* The same for report_write_text, where --html names the file. */
 enum status report_check_page(const char *path, struct error *e);
-/* Refuses a --json or --html FILE that is also the model, the output, an input or the other, and
- * names that JSON and HTML, which are UTF-8, cannot hold. */
+/* Refuses a --json or --html FILE that is also the model or a file of its folder, the output or what a
+ * compression into it leaves when it is stopped, an input or the other, that has the name of a file
+ * of weights, and names that JSON and HTML, which are UTF-8, cannot hold. */
 enum status report_check_names(const struct options *o, struct error *e);
 /* Writes size bytes to path by way of a temporary file and rename, or directly to a device. */
 enum status report_write_text(const char *text, size_t size, const char *path, struct error *e);

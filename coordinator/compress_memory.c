@@ -134,13 +134,16 @@ static enum status refuse(const struct calib_job *job, uint64_t ram, uint64_t fl
     struct calib_job least = *job;
     struct calib_memory m;
     least.threads = CALIB_USUAL_THREADS;
+    char blocks[96] = "";
     calib_memory_need(&m, &least, floats, true);
+    if (m.columns > 0)
+        snprintf(blocks, sizeof blocks,
+                 " and second moments in blocks of at most %u columns, the smallest", m.columns);
     return error_set(
         e, ERR_LIMIT,
-        "--ram %.0f MiB is %.0f MiB too little: with activations on disk and second "
-        "moments in blocks of at most %u columns, the smallest, a rank needs %.0f MiB (a "
-        "smaller --calib-ctx or --embeddings and --method of fewer bits need less%s)",
-        mib(ram), mib(m.total - ram) + 0.5, m.columns, mib(m.total) + 0.5,
+        "--ram %.0f MiB is %.0f MiB too little: with activations on disk%s, a rank needs %.0f "
+        "MiB (a smaller --calib-ctx or --embeddings and --method of fewer bits need less%s)",
+        mib(ram), mib(m.total - ram) + 0.5, blocks, mib(m.total) + 0.5,
         job->distill && calib_recodes(job->config, job->recode) ? ", --recipe recode=0 too" : "");
 }
 

@@ -219,7 +219,7 @@ static enum status check_kept(const struct gguf_output *o, const char *path, con
         return OK;
     for (size_t i = 0; i < o->n_kept; i++)
         FAIL_IF(o->kept[i].device == st.st_dev && o->kept[i].inode == st.st_ino, e, ERR_USAGE,
-                "%s is a file of the source itself: name another file with -o", path);
+                "%s is a file that this compression reads: name another file with -o", path);
     return OK;
 }
 

@@ -21,11 +21,12 @@ static bool is_special(const char *path)
     return stat(path, &st) == 0 && (device || !S_ISREG(st.st_mode));
 }
 
+/* Not ".part", which an unfinished compression may have left beside its journal. */
 static enum status part_name(char **out, const char *path, struct error *e)
 {
-    size_t n = strlen(path) + sizeof ".part";
+    size_t n = strlen(path) + 32;
     TRY(mem_array(out, n, 1, "a file name", e));
-    snprintf(*out, n, "%s.part", path);
+    snprintf(*out, n, "%s.report-%ld", path, (long)getpid());
     return OK;
 }
 
@@ -129,18 +130,64 @@ static enum status check_apart(const char *path, const char *option, const char 
     return OK;
 }
 
-enum status report_check_names(const struct options *o, struct error *e)
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Refuses what would take the place of a file of weights, an output's shard among them, or of another file of the
+ * model's folder. */
+static enum status check_model(const char *path, const char *option, const char *model,
+                               struct error *e)
+{
+    static const char *const own[] = {"config.json",           "generation_config.json",
+                                      "tokenizer.json",        "tokenizer_config.json",
+                                      "tokenizer.model",       "special_tokens_map.json",
+                                      "added_tokens.json",     "model.safetensors.index.json"};
+    char folder[4096];
+    if (!path || !model || is_special(path))
+        return OK;
+    FAIL_IF(ends_with(path, ".gguf") || ends_with(path, ".safetensors"), e, ERR_USAGE,
+            "%s %s has the name of a file of weights: name another file", option, path);
+    snprintf(folder, sizeof folder, "%.*s.", (int)(base_name(path) - path), path);
+    for (size_t i = 0; i < sizeof own / sizeof *own && same_inode(folder, model); i++)
+        FAIL_IF(strcmp(base_name(path), own[i]) == 0, e, ERR_USAGE,
+                "%s %s would overwrite a file of the model: name another file", option, path);
+    return OK;
+}
+
+/* Refuses what would take the place of the files of an unfinished compression. */
+static enum status check_work(const char *path, const char *option, const char *output,
+                              struct error *e)
+{
+    static const char *const ends[] = {".part", ".journal", ".distill.part"};
+    for (size_t i = 0; output && i < sizeof ends / sizeof *ends; i++) {
+        char name[4096];
+        snprintf(name, sizeof name, "%s%s", output, ends[i]);
+        TRY(check_apart(path, option, name, e));
+    }
+    return OK;
+}
+
+static enum status check_report(const char *path, const char *option, const struct options *o,
+                                struct error *e)
 {
     const char *const names[] = {o->model, o->output, o->against,
                                  o->text,  o->tasks,  o->prompt_file};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        TRY(check_apart(o->json, "--json", names[i], e));
-        TRY(check_apart(o->html, "--html", names[i], e));
-    }
-    for (uint32_t i = 0; i < o->calib.n; i++) {
-        TRY(check_apart(o->json, "--json", o->calib.at[i], e));
-        TRY(check_apart(o->html, "--html", o->calib.at[i], e));
-    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        TRY(check_apart(path, option, names[i], e));
+    for (uint32_t i = 0; i < o->calib.n; i++)
+        TRY(check_apart(path, option, o->calib.at[i], e));
+    TRY(check_work(path, option, o->output, e));
+    TRY(check_model(path, option, o->model, e));
+    return check_model(path, option, o->against, e);
+}
+
+enum status report_check_names(const struct options *o, struct error *e)
+{
+    TRY(check_report(o->json, "--json", o, e));
+    TRY(check_report(o->html, "--html", o, e));
     return check_apart(o->json, "--json", o->html, e);
 }
 

@@ -203,6 +203,21 @@ refuses 'standard input holds 0' "$SBIT" compress "$DEMO" -o new.gguf --calib -
 refuses 'overwrite page.html' "$SBIT" compress "$DEMO" -o new.gguf --html page.html --json ./page.html
 refuses 'cannot write no/such/page.html' "$SBIT" compress "$DEMO" -o new.gguf --html no/such/page.html
 refuses 'overwrite text.txt' "$SBIT" compress "$DEMO" -o new.gguf --calib text.txt --html text.txt
+# Nor do reports replace a file of the model's folder, weights, or what an unfinished compression has left.
+cp -rL "$DEMO" source && chmod -R u+w source
+refuses 'html source/config.json would overwrite' "$SBIT" compress source -o new.gguf --html source/config.json
+refuses 'json source/tokenizer.json would overwrite' "$SBIT" inspect source --json source/tokenizer.json
+refuses 'json config.json would overwrite' sh -c 'cd source && exec "$1" inspect . --json config.json' sh "$SBIT"
+refuses 'name of a file of weights' "$SBIT" compress source -o new.gguf --json source/model.safetensors
+refuses 'name of a file of weights' "$SBIT" compress source -o new.gguf --json new-00001-of-00002.gguf
+refuses 'json new.gguf.part would overwrite' "$SBIT" compress source -o new.gguf --json new.gguf.part
+refuses 'html new.gguf.journal would overwrite' "$SBIT" compress source -o new.gguf --html ./new.gguf.journal
+cmp source/config.json "$DEMO/config.json" || fail "config.json has changed"
+rm -r source
+echo precious >keep.part
+"$SBIT" inspect "$DEMO" --json keep >log 2>&1 || { fail "inspect --json keep"; cat log; }
+[ "$(cat keep.part)" = precious ] || fail "a report has removed keep.part"
+rm -f keep keep.part
 # What is no UTF-8 is used, but said to be none; a character that the end cuts off is as good as whole.
 printf 'Once upon a time there was a caf\xe9.\xff\xfe Once upon a time there was a dog.' >latin.txt
 printf 'Once upon a time there was a caf\xc3\xa9 \xc3' >cut.txt
