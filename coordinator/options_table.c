@@ -65,7 +65,7 @@ const struct option_rule option_rules[] = {
      "whatever; the result is the same to the last bit. Until a run is\n"
      "complete its work is kept in FILE.part and FILE.journal; without\n"
      "--resume such work is never written over, but refused: remove\n"
-     "both to begin again. With --distill only what was measured is kept"},
+     "them to begin again. With --distill there is FILE.distill.part too"},
     {"dry-run", 0, OPTION_FLAG, AT(dry_run), 0, 0, 0, NULL, COMPRESS, NULL,
      "print what would be done, its size and about how long it would\n"
      "take, from a measurement of some seconds; write nothing"},

@@ -211,7 +211,7 @@ refuses 'json config.json would overwrite' sh -c 'cd source && exec "$1" inspect
 refuses 'name of a file of weights' "$SBIT" compress source -o new.gguf --json source/model.safetensors
 refuses 'name of a file of weights' "$SBIT" compress source -o new.gguf --json new-00001-of-00002.gguf
 refuses 'json new.gguf.part would overwrite' "$SBIT" compress source -o new.gguf --json new.gguf.part
-refuses 'html new.gguf.journal would overwrite' "$SBIT" compress source -o new.gguf --html ./new.gguf.journal
+refuses 'html ./new.gguf.journal would overwrite' "$SBIT" compress source -o new.gguf --html ./new.gguf.journal
 cmp source/config.json "$DEMO/config.json" || fail "config.json has changed"
 rm -r source
 echo precious >keep.part
@@ -247,12 +247,12 @@ copy m
 ln m/tokenizer.json hard.gguf
 ln -s m/config.json soft.gguf
 for own in m/model.safetensors m/config.json ./m/../m/tokenizer.json hard.gguf soft.gguf; do
-    refuses "$own is a file of the source" "$SBIT" compress m -o "$own" --method q8_0 --calib none
+    refuses "$own is a file that this compression reads" "$SBIT" compress m -o "$own" --method q8_0 --calib none
 done
 diff -r m "$DEMO" || fail "the source is another one now"
-refuses 'set-00002-of-00003.gguf is a file of the source' \
+refuses 'set-00002-of-00003.gguf is a file that this compression reads' \
     "$SBIT" compress set-00001-of-00003.gguf -o set-00002-of-00003.gguf --method q4_0 --calib none
-refuses 'set-00001-of-00003.gguf is a file of the source' \
+refuses 'set-00001-of-00003.gguf is a file that this compression reads' \
     "$SBIT" compress set-00002-of-00003.gguf -o set.gguf --method q8_0 --calib none --embeddings f32 --shard-size 1M
 for _ in 1 2; do
     "$SBIT" compress m -o m/small.gguf --method q8_0 --calib none >log 2>&1 ||
