@@ -225,7 +225,7 @@ static void test_shard_names(void **state)
     assert_int_equal(clear_folder(), 1);
     make_file(shard3);
     assert_int_equal(link(shard3, SBIT_TEST_DIR "/source"), 0);
-    refuse_begin(SBIT_TEST_DIR "/source", ERR_USAGE, "out-00003-of-00003.gguf is a file of the");
+    refuse_begin(SBIT_TEST_DIR "/source", ERR_USAGE, "out-00003-of-00003.gguf is a file that this");
     assert_int_equal(size_of(shard3), 3);
     assert_int_equal(clear_folder(), 2);
 }

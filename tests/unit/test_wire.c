@@ -295,7 +295,7 @@ static void test_version_and_kind(void **unused)
     (void)unused;
     h.version = WIRE_VERSION + 1;
     h.kind = MSG_PING;
-    refused(frame_from(&h, 0), "wire protocol 5 and this rank 4: install the same version");
+    refused(frame_from(&h, 0), "wire protocol 6 and this rank 5: install the same version");
     h.version = 0;
     refused(frame_from(&h, 0), "wire protocol 0");
     h.version = WIRE_VERSION;
